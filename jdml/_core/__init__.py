@@ -1,0 +1,1 @@
+"""The engines behind every loss: arrays in, arrays out, nothing about any one loss."""

@@ -1,0 +1,156 @@
+"""The `loss` decorator: jit with the static keywords, one door for dtypes, a full signature."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jdml._core import checks
+from jdml._core.devices import vary, varying_axes
+from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS, STATIC_OPTIONS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def loss(*, reduction: str = "mean") -> Callable[[F], F]:
+    """Makes a formula function a public loss.
+
+    Choices (truth values, text, functions, and the shared choices) become static arguments of
+    jit, everything else is traced. Floating inputs are lifted to at least float32, numbers to the
+    embeddings' dtype. `help()` shows every shared keyword spelled out.
+
+    Args:
+      reduction: what the field does for this loss: the default of the shared keyword.
+    """
+
+    def decorate(fn: F) -> F:
+        signature = _full_signature(fn, reduction)
+        keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        static = tuple(
+            name for name, p in keywords.items() if name in STATIC_OPTIONS or _is_choice(p.default)
+        )
+        jitted = jax.jit(_entrance(fn, static), static_argnames=static)
+        positional = [name for name in signature.parameters if name not in keywords]
+        numbers = {
+            name: p.default
+            for name, p in keywords.items()
+            if name not in static and p.default is not None
+        }
+
+        @functools.wraps(fn)
+        def call(*args: Any, **options: Any) -> jax.Array:
+            _refuse_unknown(fn.__name__, options, list(signature.parameters))
+            named = dict(zip(positional, args))
+            named.update({k: options[k] for k in positional if k in options})
+            arrays = {name: checks.as_array(name, value) for name, value in named.items()}
+            if len(args) > len(positional) or len(arrays) < len(positional):
+                signature.bind(*args, **options)  # Python's own message
+            for name in options.keys() - arrays.keys() - set(static):
+                options[name] = checks.as_array(name, options[name])
+            options = {**numbers, "reduction": reduction, **options}
+            checks.reduction(options["reduction"])
+            checks.block_size(options.get("block_size"))
+            _host_checks(positional, arrays, options)
+            rest = {k: v for k, v in options.items() if k not in arrays}
+            return jitted(*(arrays[name] for name in positional), **rest)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        return typing.cast(F, call)
+
+    return decorate
+
+
+def _is_choice(default: Any) -> bool:
+    return isinstance(default, bool | str) or callable(default)
+
+
+def _full_signature(fn: Callable, reduction: str) -> inspect.Signature:
+    """fn's signature with `**options: Unpack[...]` replaced by the keywords of that TypedDict."""
+    hints = typing.get_type_hints(fn)
+    parameters = []
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            parameters.append(parameter)
+            continue
+        shared = typing.get_args(hints[parameter.name])[0]
+        for name, hint in shared.__annotations__.items():
+            default = reduction if name == "reduction" else None
+            annotation = getattr(hint, "__forward_arg__", hint)  # as written, for a short help()
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+    return inspect.Signature(parameters, return_annotation="Array")
+
+
+def _refuse_unknown(loss_name: str, options: dict[str, Any], known: list[str]) -> None:
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{loss_name}() has no keyword {name!r}{hint}")
+
+
+def _host_checks(positional: list[str], arrays: dict[str, Any], options: dict[str, Any]) -> None:
+    """What only values can tell, where values are at hand."""
+    table = arrays.get(positional[2]) if len(positional) > 2 else None
+    whole_table = options.get("proxy_labels") is None and options.get("class_axis_name") is None
+    if table is not None and whole_table and getattr(table, "ndim", 0) >= 2:
+        checks.known_classes(arrays["labels"], table.shape[0])
+
+
+def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
+    """fn behind the door: checked dtypes, one floating dtype, one varying-axes type."""
+    names = [p.name for p in inspect.signature(fn).parameters.values()]
+
+    def entered(*args: Any, **options: Any) -> jax.Array:
+        traced = {k: v for k, v in options.items() if k not in static and v is not None}
+        checks.masks(traced)
+        inputs = dict(zip(names, args))
+        inputs = {name: jnp.asarray(value) for name, value in inputs.items()}
+        traced = {name: jnp.asarray(value) for name, value in traced.items()}
+        dtype = _compute_dtype([*inputs.items(), *traced.items()])
+        inputs = {name: _lift(name, value, dtype) for name, value in inputs.items()}
+        traced = {name: _lift(name, value, dtype) for name, value in traced.items()}
+        inputs, traced = _one_type(names, inputs, traced, options.get("class_axis_name"))
+        return fn(**inputs, **{**options, **traced})
+
+    return entered
+
+
+def _compute_dtype(named: list[tuple[str, jax.Array]]) -> Any:
+    """At least float32; float64 where a matrix of rows is."""
+    matrices = [x.dtype for _, x in named if x.ndim >= 2 and jnp.issubdtype(x.dtype, jnp.floating)]
+    return functools.reduce(jnp.promote_types, matrices, jnp.dtype("float32"))
+
+
+def _lift(name: str, x: jax.Array, dtype: Any) -> jax.Array:
+    """Integers to one integer type, masks as they are, numbers to the compute dtype.
+
+    Tables of classes keep their own dtype: the table engine lifts them block by block.
+    """
+    if name in BOOLEAN_OPTIONS:
+        return x
+    if name in INTEGER_OPTIONS:
+        integer = jnp.issubdtype(x.dtype, jnp.integer)
+        return x.astype(jnp.result_type(int)) if integer else x
+    if name in ("proxies", "centers", "embeddings"):
+        checks.floating(name, x)
+    return x if name in ("proxies", "centers") else x.astype(dtype)
+
+
+def _one_type(
+    names: list[str], inputs: dict[str, Any], traced: dict[str, Any], class_axis: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Under shard_map, casts what goes in to one varying-axes type.
+
+    The class axis is left out for all but the table: what is replicated over it stays so, and
+    the loss comes out replicated too.
+    """
+    axes = sorted(varying_axes((inputs, traced)) - {class_axis})
+    return vary(inputs, axes), vary(traced, axes)

@@ -1,0 +1,143 @@
+"""Terms with one entry for each (anchor, positive, negative), without the cube of all of them.
+
+The engine walks over the k-th class-mate of every anchor of the block at once. The number of
+steps, the size of the largest class in the batch, is found at run time, so the work is B R P and
+the memory that of one block of rows. What a row adds up depends on that row only, so its whole
+Jacobian has the row's own shape: it is accumulated in the same walk and is good for any cotangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdml._core.devices import vary, varying_axes, zeros
+from jdml._core.options import Array, Mates, Pairs, Reduction
+from jdml._core.reduce import Term, weigh
+from jdml._core.stream import add, hoist, is_zero, tangent_leaves
+
+
+class EachPositive(NamedTuple):
+    """A term with an entry for every positive and every negative of every anchor.
+
+    Attributes:
+      value: value(positive [], negatives [N]) -> [N], smooth or hinged.
+      negatives: what stands in the place of the anchor's negatives, [b, N]; by default those.
+      negative_weights: the weights that go with them.
+    """
+
+    value: Callable[[Array, Array], Array]
+    negatives: Array | None = None
+    negative_weights: Array | None = None
+
+
+class _Rows(NamedTuple):
+    """The arguments of the walk: all by rows of the block, so that the Jacobian is too."""
+
+    positives: Array  # [b, P]
+    negatives: Array  # [b, N] or [b, P, N]
+    positive_weights: Array
+    negative_weights: Array
+    consts: tuple  # what the formula closes over, a copy for every row
+
+
+_DIFFERENTIABLE = len(_Rows._fields)
+
+
+def each_positive(term: EachPositive, pairs: Pairs, reduction: Reduction) -> Term:
+    """(num [b], den [b]) of an `EachPositive` term."""
+    b, width = pairs.positives.shape
+    negatives = pairs.negatives if term.negatives is None else term.negatives
+    weights = pairs.negative_weights if term.negative_weights is None else term.negative_weights
+    value, consts = hoist(term.value, pairs.positives[0, 0], negatives[(0,) * (negatives.ndim - 1)])
+    consts = tuple(jnp.broadcast_to(c, (b, *jnp.shape(c))) for c in consts)
+    rows = _Rows(pairs.positives, negatives, pairs.positive_weights, weights, consts)
+    args = (rows, pairs.mates)
+    axes = sorted(varying_axes(args))
+    args = vary(args, axes)
+    shape = jax.ShapeDtypeStruct((b,), pairs.positives.dtype)
+
+    def step(picked: _Rows) -> Term:
+        entries = jax.vmap(lambda p, n, c: value((p, n), c))(
+            picked.positives, picked.negatives, picked.consts
+        )
+        tuple_weights = picked.positive_weights[:, None] * picked.negative_weights
+        return weigh(entries, tuple_weights, reduction)
+
+    @jax.custom_jvp
+    def run(args: Any) -> Term:
+        body = lambda k, out: add(out, step(_pick(k, *args)[1]))
+        return lax.fori_loop(0, _trips(args[1], width), body, zeros((shape, shape), axes))
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        (args,), ((row_tangents, _),) = primals, tangents
+        rows, mates = args
+        live = [i for i in range(_DIFFERENTIABLE) if not _all_zero(row_tangents[i])]
+
+        def body(k: Any, carry: Any) -> Any:
+            out, jacobian = carry
+            at, picked = _pick(k, rows, mates)
+            some = lambda *new: step(_put(picked, live, new))
+            num, pull, den = jax.vjp(some, *(picked[i] for i in live), has_aux=True)
+            steps = pull(jnp.ones_like(num))
+            jacobian = [_place(j, s, at) for j, s in zip(jacobian, steps)]
+            return add(out, (num, den)), jacobian
+
+        start = zeros(((shape, shape), [rows[i] for i in live]), axes)
+        out, jacobian = lax.fori_loop(0, _trips(mates, width), body, start)
+        tangent = jnp.zeros_like(out[0])
+        for i, j in zip(live, jacobian):
+            for leaf, t in zip(jax.tree.leaves(j), tangent_leaves(row_tangents[i])):
+                if not is_zero(t):
+                    tangent += (leaf * t).sum(tuple(range(1, leaf.ndim)))
+        return out, (tangent, jnp.zeros_like(out[1]))
+
+    run.defjvp(rule, symbolic_zeros=True)
+    return run(args)
+
+
+def _trips(mates: Mates | None, width: int) -> Any:
+    """Steps of the walk: the most class-mates of any anchor, or every column once gathered."""
+    return width if mates is None else mates.count.max()
+
+
+def _pick(k: Any, rows: _Rows, mates: Mates | None) -> tuple[Array, _Rows]:
+    """The column of the k-th positive of each anchor, and the rows as that positive sees them."""
+    b, width = rows.positives.shape
+    row = np.arange(b)  # of numpy: a traced array would leak out of the derivative rule
+    if mates is None:
+        at, there = jnp.full(b, k), jnp.ones(b, bool)
+    else:
+        skip_own = (k >= mates.rank).astype(mates.start.dtype)
+        at = mates.order[jnp.clip(mates.start + k + skip_own, 0, width - 1)]
+        there = k < mates.count
+    of_positive = lambda x: x if x.ndim == 2 else x[row, at]
+    weights = jnp.where(there, rows.positive_weights[row, at], 0.0)
+    return at, _Rows(
+        rows.positives[row, at],
+        of_positive(rows.negatives),
+        weights,
+        of_positive(rows.negative_weights),
+        rows.consts,
+    )
+
+
+def _place(jacobian: Any, step: Any, at: Array) -> Any:
+    """Adds one step's Jacobian: to the positive's own column, or to the whole row."""
+    one_column = isinstance(step, jax.Array) and step.ndim < jacobian.ndim
+    if one_column:
+        return jacobian.at[np.arange(len(at)), at].add(step)
+    return add(jacobian, step)
+
+
+def _put(rows: _Rows, live: list[int], new: tuple) -> _Rows:
+    return _Rows(*(new[live.index(i)] if i in live else x for i, x in enumerate(rows)))
+
+
+def _all_zero(tangents: Any) -> bool:
+    return all(is_zero(t) for t in tangent_leaves(tangents))

@@ -1,0 +1,147 @@
+"""Angular losses: Wang's angular loss on triplets, and SphereFace's angular softmax.
+
+Two papers gave rise to the name. `angular` bounds the angle at the negative of a triplet;
+`sphereface` multiplies the angle between an embedding and the weight of its class.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack
+
+import jax
+import jax.numpy as jnp
+
+from jdml import distances
+from jdml._core import checks
+from jdml._core.compile import loss
+from jdml._core.maths import monotone_cosine
+from jdml._core.options import (
+    Array,
+    Number,
+    PairOptions,
+    Pairs,
+    TableOptions,
+    partner_negatives,
+)
+from jdml._core.pairs import over_pairs
+from jdml._core.reduce import log_sum_exp
+from jdml._core.table import Row, over_table
+
+
+@loss(reduction="mean")
+def angular(
+    embeddings: Array,
+    labels: Array,
+    *,
+    angle: Number = math.pi / 4,
+    hinge: bool = False,
+    **options: Unpack[PairOptions],
+) -> Array:
+    """Pushes a negative away until it sees anchor and positive under a small angle.
+
+    An angle does not change with the scale of a class, and all three sides of the triplet take
+    part in the gradient. The smooth form puts all negatives of an anchor into one softmax, as
+    the N-pair loss does; the paper uses it alone or added to N-pair.
+
+        log(1 + sum_n exp(4 t (a + p).n - 2 (1 + t) a.p)),  t = tan(angle)^2
+
+    for every positive pair (a, p), on unit rows.
+
+    Args:
+      embeddings: [B, D] rows; brought to unit length here.
+      labels: [B] integer classes.
+      angle: upper bound of the angle at the negative, in radians; 36 to 55 degrees in the paper.
+      hinge: the paper's first form instead, one entry a triplet:
+        relu(|a - p|^2 - 4 t |n - (a + p) / 2|^2).
+      **options: the shared keywords of pair losses.
+
+    Returns:
+      A float32 scalar (or [B] for the reduction "none").
+
+    Example:
+      >>> rows = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+      >>> loss = angular(rows, jnp.array([0, 0, 1]))
+      >>> print(f"{loss:.5f}")  # log(1 + exp(0 - 4))
+      0.01815
+
+    Note:
+      pytorch-metric-learning leaves the negatives at their length; here all rows are unit.
+
+    Reference:
+      Wang, Zhou, Wen, Liu, Lin: Deep Metric Learning with Angular Loss, ICCV 2017.
+    """
+    bound = jnp.tan(angle) ** 2
+
+    def formula(pairs: Pairs):
+        positive = 1.0 - pairs.positives[:, :, None]  # a.p
+        negatives, weights = (
+            x[:, None, :] if x.ndim == 2 else x for x in (pairs.negatives, pairs.negative_weights)
+        )
+        sums = 2.0 - negatives - partner_negatives(pairs)  # (a + p).n
+        if hinge:
+            middle = 1.5 + 0.5 * positive - sums  # |n - (a + p) / 2|^2
+            value = jax.nn.relu(2.0 - 2.0 * positive - 4.0 * bound * middle)
+            return ((value, pairs.positive_weights[:, :, None] * weights),)
+        logits = 4.0 * bound * sums - 2.0 * (1.0 + bound) * positive
+        return ((jax.nn.softplus(log_sum_exp(logits, weights)), pairs.positive_weights),)
+
+    return over_pairs(
+        formula, embeddings, labels, distances.cosine, between=True, cube=True, **options
+    )
+
+
+@loss(reduction="mean")
+def sphereface(
+    embeddings: Array,
+    labels: Array,
+    proxies: Array,
+    *,
+    margin: Number = 4.0,
+    scale: Number = 1.0,
+    annealing: Number = 0.0,
+    **options: Unpack[TableOptions],
+) -> Array:
+    """Pulls a row to the weight of its class as if its angle were `margin` times as large.
+
+    The first of the margin softmax losses (A-Softmax). Embeddings keep their length, which acts
+    as the row's own scale. It is hard to train from scratch: anneal, starting with `annealing` in
+    the hundreds and lowering it (`objectives.sphereface_annealing`). `cosface` and `arcface` need
+    no such care.
+
+        -log softmax of |e| cos(theta_c), with |e| psi(theta) in the place of the own class,
+        psi(theta) = (-1)^k cos(margin theta) - 2 k for theta in [k pi, (k + 1) pi] / margin
+
+    Args:
+      embeddings: [B, D] rows of any length.
+      labels: [B] integer classes.
+      proxies: [C, D] class weights; brought to unit length here.
+      margin: factor of the angle; 4 in the paper. One number, or one a row [B].
+      scale: factor of the logits, on top of the row's length.
+      annealing: lambda >= 0; the own logit is (lambda cos + psi) / (1 + lambda). 0 is the full
+        margin.
+      **options: the shared keywords of table losses.
+
+    Returns:
+      A float32 scalar (or [B] for the reduction "none").
+
+    Example:
+      >>> rows, proxies = jnp.array([[0.0, 2.0]]), jnp.eye(2)
+      >>> loss = sphereface(rows, jnp.array([0]), proxies)
+      >>> print(f"{loss:.5f}")  # psi(pi / 2) = -3: log(1 + exp(2 + 6))
+      8.00034
+
+    Reference:
+      Liu, Wen, Yu, Li, Raj, Song: SphereFace, CVPR 2017.
+    """
+    checks.per_row("margin", margin, labels.shape[0])
+
+    def formula(row: Row) -> Array:
+        turned = monotone_cosine(row.target, margin, jnp.zeros_like(margin))
+        own = (annealing * row.target + turned) / (1.0 + annealing)
+        return jax.nn.softplus(row.others - scale * row.norm * own)
+
+    def logits(cosines: Array, norm: Array) -> Array:
+        return scale * norm * cosines
+
+    return over_table(formula, embeddings, labels, proxies, logits=logits, **options)
