@@ -92,7 +92,14 @@ def take(values: Any, columns: Array) -> Any:
 
 
 def take_positives(pairs: Pairs, columns: Array) -> Pairs:
-    """Keeps, of each anchor's positives, the k at `columns` [b, k]."""
+    """Keeps, of each anchor's positives, the k at `columns` [b, k], with their own negatives."""
+    if pairs.negatives.ndim == 3:
+        rows = lambda x: None if x is None else jax.numpy.take_along_axis(x, columns[:, :, None], 1)
+        pairs = pairs._replace(
+            negatives=rows(pairs.negatives),
+            negative_weights=rows(pairs.negative_weights),
+            negative_columns=rows(pairs.negative_columns),
+        )
     return pairs._replace(
         positives=take(pairs.positives, columns),
         positive_weights=take(pairs.positive_weights, columns),

@@ -119,6 +119,7 @@ def over_pairs(
         rows = references.rows
         references = references._replace(between=measure(distance, rows, rows))
     problem = _Problem(formula, distance, miner, reduction, statistic)
+    cube = cube or getattr(miner, "cube", False)
     size = _block_size(block_size, anchors.rows.shape[0], references.rows.shape[0], cube)
     return _evaluate(problem, anchors, references, size, reduction, axis_name)
 
