@@ -274,5 +274,6 @@ def _rows(embeddings: Array, labels: Array, where: Array | None) -> tuple[Array,
         checks.vector("where", where, embeddings.shape[0], "embeddings")
         checks.boolean("where", where)
         exists &= where
-    embeddings = embeddings.astype(jnp.promote_types(embeddings.dtype, jnp.float32))
+    if embeddings.dtype != jnp.float64:
+        embeddings = embeddings.astype(jnp.float32)
     return lax.stop_gradient(embeddings), labels, exists

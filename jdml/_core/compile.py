@@ -62,6 +62,7 @@ def loss(*, reduction: str = "mean") -> Callable[[F], F]:
             return jitted(*(arrays[name] for name in positional), **rest)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
+        call.jitted = jitted  # type: ignore[attr-defined]  # for counting compilations
         return typing.cast(F, call)
 
     return decorate
@@ -125,8 +126,8 @@ def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
 
 def _compute_dtype(named: list[tuple[str, jax.Array]]) -> Any:
     """At least float32; float64 where a matrix of rows is."""
-    matrices = [x.dtype for _, x in named if x.ndim >= 2 and jnp.issubdtype(x.dtype, jnp.floating)]
-    return functools.reduce(jnp.promote_types, matrices, jnp.dtype("float32"))
+    wide = any(x.ndim >= 2 and x.dtype == jnp.float64 for _, x in named)
+    return jnp.dtype("float64" if wide else "float32")
 
 
 def _lift(name: str, x: jax.Array, dtype: Any) -> jax.Array:

@@ -1,0 +1,21 @@
+"""Encoders: networks from images to embeddings, in Flax Linen, and the neck that they share.
+
+A train step takes any Linen module, or any network as an `Encoder`, a pair of pure functions.
+"""
+
+from jdml.encoders.convnet import ConvNet, GeM, standardize
+from jdml.encoders.encoder import Encoder, as_encoder, linen
+from jdml.encoders.neck import Neck
+from jdml.encoders.norm import BatchNorm, moments
+
+__all__ = [
+    "BatchNorm",
+    "ConvNet",
+    "Encoder",
+    "GeM",
+    "Neck",
+    "as_encoder",
+    "linen",
+    "moments",
+    "standardize",
+]

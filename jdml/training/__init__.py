@@ -1,0 +1,30 @@
+"""Train and eval steps: plain functions that the caller wraps in one line.
+
+    step = functools.partial(train_step, encoder=encoder, objective=objective, optimizer=optimizer)
+
+    jax.jit(step)
+    jax.pmap(functools.partial(step, axis_name="batch"), "batch", in_axes=(None, 0), out_axes=None)
+    jax.shard_map(functools.partial(step, axis_name="batch"), mesh=mesh,
+                  in_specs=(P(), P("batch")), out_specs=P())
+    parallel(step, "jit")        # any of these, with padding, placement and donation
+
+The loss is the global one, of the batch of all devices, so the gradients of replicated parameters
+are averaged over the devices (`pmean`), in every wrapping. After any number of steps the
+parameters are those of a single device.
+"""
+
+from jdml.training.devices import fill_up, parallel
+from jdml.training.optimizer import optimizer, schedule
+from jdml.training.steps import TrainState, create_state, embed, eval_step, train_step
+
+__all__ = [
+    "TrainState",
+    "create_state",
+    "embed",
+    "eval_step",
+    "fill_up",
+    "optimizer",
+    "parallel",
+    "schedule",
+    "train_step",
+]
