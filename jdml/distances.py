@@ -54,6 +54,7 @@ class _Rows:
     """A distance that needs nothing prepared."""
 
     def __call__(self, x: Array, y: Array) -> Array:
+        x, y = jnp.asarray(x), jnp.asarray(y)
         return self.prepared(self.prepare(x), self.prepare(y))
 
     def prepare(self, rows: Array) -> Array:

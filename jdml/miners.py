@@ -44,6 +44,15 @@ def _keep(weights: Array, condition: Array) -> Array:
     return jnp.where(condition, weights, 0.0)
 
 
+def _both(pairs: Pairs) -> Pairs:
+    """One positive and one negative [b, 1], or neither: an anchor without one has no triplet."""
+    positive, negative = pairs.positive_weights, pairs.negative_weights
+    return pairs._replace(
+        positive_weights=_keep(positive, negative != 0),
+        negative_weights=_keep(negative, positive != 0),
+    )
+
+
 def _by_anchor(pairs: Pairs, miner: str) -> None:
     """Refuses negatives that an earlier miner of a chain has chosen for each positive."""
     if pairs.negatives.ndim == 3:
@@ -95,7 +104,7 @@ class BatchHard:
         _by_anchor(pairs, "BatchHard")
         far = _farthest(pairs.positives, pairs.positive_weights != 0)
         near = _nearest(pairs.negatives, pairs.negative_weights != 0)
-        return take_negatives(take_positives(pairs, far), near)
+        return _both(take_negatives(take_positives(pairs, far), near))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +198,10 @@ class BatchEasyHard:
             ),
         )
         if self.positives == "semihard":
-            return self._choose_positive(self._choose_negative(pairs))
-        return self._choose_negative(self._choose_positive(pairs))
+            pairs = self._choose_positive(self._choose_negative(pairs))
+        else:
+            pairs = self._choose_negative(self._choose_positive(pairs))
+        return pairs if "all" in (self.positives, self.negatives) else _both(pairs)
 
     def _choose_positive(self, pairs: Pairs) -> Pairs:
         distances, there = pairs.positives, pairs.positive_weights != 0

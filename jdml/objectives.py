@@ -392,17 +392,3 @@ def sphereface_annealing(
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name}: got {value}, expected {least} or more")
-
-
-__all__ = [
-    "Objective",
-    "adacos",
-    "center",
-    "class_size_margins",
-    "pairs",
-    "sphereface",
-    "sphereface_annealing",
-    "table",
-    "weighted_sum",
-    "with_memory",
-]

@@ -6,6 +6,7 @@ compilations; the largest case runs as it is. `JDML_GOLDENS` names another folde
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 
 import golden_data
@@ -18,7 +19,7 @@ from golden_pairs import QUICK, kept, measured
 
 from jdml import losses
 
-PASSED = {"losses": 0, "miners": 0, "distances": 0}
+PASSED = {"losses": 0, "miners": 0, "distances": 0}  # by this worker: one worker a file
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def check_gradients(gradients, golden, batch, entry, case):
         n = len(batch.data["embeddings"])
         by_refs, by_rows = by_rows[n : 2 * n], by_rows[:n]
     for key, found in (("grad_emb", by_rows), ("grad_ref", by_refs), ("grad_weights", by_table)):
-        if golden.get(key) is None:
+        if key != "grad_emb" and golden.get(key) is None:
             continue
         expected = golden_data.array(golden[key])
         width = [(0, a - b) for a, b in zip(found.shape, expected.shape)]
@@ -128,5 +129,6 @@ def test_every_golden_of_a_loss_that_exists_is_mapped_or_listed(capsys):
         ours = golden_map.NAMES[entry["loss"]]
         assert ours not in losses.__all__, f"{name}: losses.{ours} exists, map it"
     listed = [name for name in golden_map.LISTED if name in golden_data.entries("losses")]
+    line = f"goldens passed: {PASSED}; losses listed: {len(listed)} ({', '.join(listed)})"
     with capsys.disabled():
-        print(f"\ngoldens passed: {PASSED}; losses listed: {len(listed)} ({', '.join(listed)})")
+        print(f"\n{line}", file=sys.stderr)  # which workers share with the terminal

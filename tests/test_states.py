@@ -42,7 +42,10 @@ def test_a10_center_loss_does_not_depend_on_the_batch_size():
 def test_rules_span_devices():
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(16, 3)), jnp.float32)
-    y, table = jnp.asarray(rng.integers(0, 4, 16)), jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    y, table = (
+        jnp.asarray(rng.integers(0, 4, 16)),
+        jnp.asarray(rng.normal(size=(4, 3)), jnp.float32),
+    )
     split = lambda v: v.reshape(8, 2, *v.shape[1:])
     for rule in (
         lambda x, y, **o: states.update_centers(table, x, y, **o),

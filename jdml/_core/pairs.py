@@ -185,8 +185,12 @@ def _mine(miner: Miner, pairs: Pairs) -> Pairs:
         positives=lax.stop_gradient(pairs.positives), negatives=lax.stop_gradient(pairs.negatives)
     )
     told, mined = miner(stopped), miner(pairs)  # the compiler merges the two calls
+    # A comparison with NaN is false, so a miner would drop a broken pair: it has to show.
+    there = (pairs.positive_weights != 0) | (pairs.negative_weights != 0)
+    broken = (there & jnp.isnan(stopped.positives)).any(axis=-1)
+    spoil = lambda w: jnp.where(broken.reshape(-1, *[1] * (w.ndim - 1)), jnp.nan, w)
     return mined._replace(
-        positive_weights=told.positive_weights, negative_weights=told.negative_weights
+        positive_weights=spoil(told.positive_weights), negative_weights=spoil(told.negative_weights)
     )
 
 
