@@ -1,6 +1,7 @@
 """A strict house: eight virtual devices, no silent promotion, warnings are errors."""
 
 import os
+import re
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -20,9 +21,17 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_xdist_make_scheduler(config, log):
     """One worker a case, or else a file: what is compiled for one test serves the next."""
-    for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        group = getattr(case, "name", None) or item.path.name
-        item.add_marker(pytest.mark.xdist_group(f"{group}-{item.path.name}"))
+    from cases import CASES
+    from xdist.scheduler import LoadScopeScheduling
+
+    names = {case.name for case in CASES}
+
+    class ByCase(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, *_ = nodeid.split("::")
+            found = names.intersection(re.split(r"[\[\]-]", nodeid))
+            return f"{path} {found.pop()}" if found else path
+
+    return ByCase(config, log)

@@ -138,7 +138,7 @@ def test_sharded_classes_are_one_device(case: Case, check_vma: bool):
     loss, (by_rows, by_parameters) = jax.jit(step)(*batch(case))
     if not check_vma:  # the loss is counted once a device of each axis
         by_rows = by_rows / 8
-        by_parameters = {k: g / (4 if k == "table" else 4) for k, g in by_parameters.items()}
+        by_parameters = {k: g / 4 for k, g in by_parameters.items()}
     check(case, (loss, (by_rows, by_parameters)))
 
 

@@ -204,7 +204,7 @@ def test_b2_minus_one_is_padding(loss):
 @pytest.mark.parametrize("loss", [*PAIR_LOSSES, *HEADS], ids=by_name)
 def test_b3_text_labels_are_named(loss):
     table = [np.eye(2, 3)] if loss in HEADS else []
-    with pytest.raises(TypeError, match="labels: got .*, expected numbers; np.unique"):
+    with pytest.raises(TypeError, match=r"labels: got .*, expected numbers; np\.unique"):
         loss(np.zeros((3, 3)), ["a", "b", "a"], *table)
 
 
@@ -338,11 +338,11 @@ def test_j10_memory_grows_with_the_block_and_not_with_the_cube(loss):
 
 
 BAD = [
-    ({"labels": np.zeros(4, np.int32)}, ValueError, r"labels: got int32\[4\], expected shape \(3,\)"),
+    ({"labels": np.zeros(4, np.int32)}, ValueError, r"labels: got int32\[4\], expected shape"),
     ({"labels": np.zeros(3)}, TypeError, r"labels: got float\d\d\[3\], expected integers"),
     ({"labels": np.zeros((3, 1), np.int32)}, ValueError, r"labels: got int32\[3, 1\]"),
     ({"embeddings": np.zeros(3)}, ValueError, r"embeddings: got float\d\d\[3\], expected a matrix"),
-    ({"embeddings": np.zeros((3, 2), int)}, TypeError, r"embeddings: got int\d\d\[3, 2\], expected a fl"),
+    ({"embeddings": np.zeros((3, 2), int)}, TypeError, r"embeddings: got int\d\d\[3, 2\]"),
     ({"where": np.ones(3, int)}, TypeError, r"where: got int\d\d\[3\], expected booleans"),
     ({"where": np.ones(2, bool)}, ValueError, r"where: got bool\[2\], expected shape \(3,\)"),
     ({"reduction": "avg"}, ValueError, "reduction: got 'avg', expected one of mean, mean_active"),

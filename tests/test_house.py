@@ -64,7 +64,8 @@ def test_files_are_short_and_have_no_bare_assert(path: pathlib.Path):
 
 def test_importing_losses_is_light():
     heavy = "tensorflow_datasets tensorflow matplotlib orbax grain PIL rich flax optax sklearn"
-    code = f"import sys, jdml.losses, jdml.miners; print([m for m in {heavy.split()} if m in sys.modules])"
+    loaded = f"[m for m in {heavy.split()} if m in sys.modules]"
+    code = f"import sys, jdml.losses, jdml.miners; print({loaded})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )

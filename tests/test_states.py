@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,8 @@ def test_rules_span_devices():
         lambda x, y, **o: states.push(states.memory(11, 3), x, y, **o).embeddings,
         lambda x, y, **o: states.update_adacos(jnp.float32(3.0), x, y, table, **o),
     ):
-        over = jax.pmap(lambda x, y: rule(x, y, axis_name="i"), axis_name="i")(split(x), split(y))
+        spread = functools.partial(rule, axis_name="i")
+        over = jax.pmap(spread, axis_name="i")(split(x), split(y))
         for one in over:
             np.testing.assert_allclose(one, rule(x, y), rtol=1e-5)
 
