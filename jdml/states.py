@@ -254,6 +254,125 @@ def update_adacos(
     return lax.stop_gradient(jnp.where(usable, following, current)).astype(scale.dtype)
 
 
+# ---------------------------------------------------------------- heads that follow training
+
+
+def update_hardness(
+    hardness: Array,
+    embeddings: Array,
+    labels: Array,
+    proxies: Array,
+    *,
+    rate: Number = 0.01,
+    where: Array | None = None,
+    axis_name: AxisName | None = None,
+) -> Array:
+    """The next hardness of `losses.curricularface`: a running mean of the own cosine.
+
+    Args:
+      hardness: the present one, []; starts at 0.
+      embeddings: [B, D].
+      labels: [B] integer classes; rows without a class in the table are left out.
+      proxies: [C, D].
+      rate: of the running mean.
+      where: bool [B]; the row exists.
+      axis_name: mapped batch axis.
+
+    Returns:
+      The next hardness; the present one where no row counts.
+
+    Example:
+      >>> t = update_hardness(jnp.array(0.0), jnp.eye(2), jnp.arange(2), jnp.eye(2), rate=0.1)
+      >>> print(f"{t:.2f}")
+      0.10
+
+    Reference:
+      Huang et al.: CurricularFace, CVPR 2020.
+    """
+    embeddings, labels, exists = _rows(embeddings, labels, where)
+    checks.same_width("proxies", proxies, "embeddings", embeddings)
+    exists &= labels < proxies.shape[0]
+    rows = unit(jnp.where(exists[:, None], embeddings, 0.0))
+    own = unit(proxies[jnp.where(exists, labels, 0)].astype(rows.dtype))
+    cosines = jnp.where(exists, (rows * own).sum(axis=-1), 0.0)
+    count = total(exists.astype(rows.dtype).sum(), axis_name)
+    mean = total(cosines.sum(), axis_name) / jnp.maximum(count, 1.0)
+    return _follow(hardness, mean, rate, count > 0)
+
+
+class Norms(NamedTuple):
+    """Running mean and deviation of the length of embeddings."""
+
+    mean: Array
+    std: Array
+
+
+def norms(mean: float = 20.0, std: float = 100.0) -> Norms:
+    """The statistics that `losses.adaface` starts with.
+
+    Args:
+      mean, std: as in the paper's code.
+
+    Returns:
+      A `Norms`.
+
+    Example:
+      >>> print(norms().mean)
+      20.0
+    """
+    return Norms(jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def update_norms(
+    state: Norms,
+    embeddings: Array,
+    *,
+    rate: Number = 0.01,
+    where: Array | None = None,
+    axis_name: AxisName | None = None,
+) -> Norms:
+    """The next running statistics of lengths, for `losses.adaface`.
+
+    Lengths are clipped to [0.001, 100]; the deviation is the unbiased one. A batch of fewer than
+    two rows has none and leaves the state as it is.
+
+    Args:
+      state: the present statistics.
+      embeddings: [B, D].
+      rate: of the running means.
+      where: bool [B]; the row exists.
+      axis_name: mapped batch axis.
+
+    Returns:
+      The next statistics.
+
+    Example:
+      >>> state = update_norms(Norms(jnp.array(0.0), jnp.array(0.0)), jnp.eye(2) * 3, rate=0.5)
+      >>> print(state.mean, state.std)
+      1.5 0.0
+
+    Reference:
+      Kim, Jain, Liu: AdaFace, CVPR 2022.
+    """
+    labels = jnp.zeros(jnp.shape(embeddings)[:1], jnp.int32)
+    embeddings, _, exists = _rows(embeddings, labels, where)
+    rows = jnp.where(exists[:, None], embeddings, 0.0)
+    lengths = jnp.clip(jnp.sqrt((rows * rows).sum(axis=-1)), 1e-3, 100.0)
+    spread = lambda x: total(jnp.where(exists, x, 0.0).sum(), axis_name)
+    count = spread(jnp.ones_like(lengths))
+    mean = spread(lengths) / jnp.maximum(count, 1.0)
+    std = jnp.sqrt(spread((lengths - mean) ** 2) / jnp.maximum(count - 1.0, 1.0))
+    enough = count > 1
+    return Norms(_follow(state.mean, mean, rate, enough), _follow(state.std, std, rate, enough))
+
+
+def _follow(old: Array, new: Array, rate: Number, usable: Array) -> Array:
+    """A running mean, which stays where there is nothing to follow."""
+    rate = jnp.asarray(rate, new.dtype)
+    following = (1.0 - rate) * old.astype(new.dtype) + rate * new
+    return jnp.where(usable, following, old.astype(new.dtype)).astype(old.dtype)
+
+
 def _median(values: Array, counts: Array) -> Array:
     """The median over the entries that count."""
     ordered = jnp.sort(jnp.where(counts, values, jnp.inf))

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import reference_miners
 import references
+import references_more
+import references_proxies
 
 from jdml import distances, losses, miners
 
@@ -32,6 +34,8 @@ class Case:
       choices: static keywords of the library.
       reference_choices: what they are called in the reference.
       table: "" for pair losses, else "rows" [C, D] or "centers" [C, K, D].
+      held: the gradient is not the derivative, since the paper holds some weights constant.
+      by_proxy: the anchors are the rows of the table.
       mine: (x, y, refs, ref_labels, distance) -> Mined, where the library has a miner.
     """
 
@@ -43,6 +47,8 @@ class Case:
     reference_choices: dict[str, Any] = field(default_factory=dict)
     table: str = ""
     mine: Callable[..., Any] | None = None
+    held: bool = False
+    by_proxy: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -52,7 +58,7 @@ class Case:
         choices = {**self.numbers, **self.reference_choices}
         if self.table:
             terms = self.reference(x, y, table, **choices, **options)
-            return references.reduce(terms, reduction, len(y))
+            return references.reduce(terms, reduction, len(table) if self.by_proxy else len(y))
         if self.mine is not None:
             distance = choices.get("distance", references.euclidean)
             there = {k: options[k] for k in ("where", "ref_where") if k in options}
@@ -62,17 +68,21 @@ class Case:
         return references.reduce(terms, reduction, len(y))
 
 
-def _pair(loss, name=None, mine=None, numbers=None, choices=None, other=None):
-    reference = getattr(references, loss.__name__)
-    return Case(
-        name or loss.__name__, loss, reference, numbers or {}, choices or {}, other or {}, "", mine
-    )
+def _reference(name: str) -> Callable[..., Any]:
+    for module in (references, references_more, references_proxies):
+        if hasattr(module, name) and name != "margin":
+            return getattr(module, name)
+    return references_more.margin
 
 
-def _table(loss, table="rows", name=None, numbers=None, choices=None):
-    reference = getattr(references, loss.__name__)
-    choices = choices or {}
-    return Case(name or loss.__name__, loss, reference, numbers or {}, choices, choices, table)
+def _pair(loss, name=None, numbers=None, choices=None, other=None, **flags):
+    name, reference = name or loss.__name__, _reference(loss.__name__)
+    return Case(name, loss, reference, numbers or {}, choices or {}, other or {}, **flags)
+
+
+def _table(loss, table="rows", name=None, numbers=None, choices=None, **flags):
+    name, reference, choices = name or loss.__name__, _reference(loss.__name__), choices or {}
+    return Case(name, loss, reference, numbers or {}, choices, choices, table, **flags)
 
 
 _SQUARED = {"distance": distances.squared_euclidean}, {"distance": references.squared_euclidean}
@@ -162,6 +172,41 @@ CASES = [
         choices={"hinge": True},
         other={"hinge": True},
     ),
+    _pair(losses.ntxent, numbers={"temperature": 0.5}),
+    _pair(
+        losses.ntxent,
+        name="ntxent_all_euclidean",
+        numbers={"temperature": 0.5},
+        choices={"denominator": "all", "distance": distances.euclidean},
+        other={"denominator": "all", "distance": references.euclidean},
+    ),
+    _pair(losses.supcon, numbers={"temperature": 0.5}),
+    _pair(
+        losses.supcon,
+        name="supcon_inside",
+        numbers={"temperature": 0.5},
+        choices={"inside": True},
+        other={"inside": True},
+    ),
+    _pair(losses.multi_similarity, numbers={"alpha": 2.0, "beta": 10.0, "base": 0.5}),
+    _pair(losses.circle, numbers={"margin": 0.4, "scale": 8.0}, held=True),
+    _pair(losses.tuplet_margin, numbers={"margin": 0.1, "scale": 8.0}),
+    _pair(
+        losses.margin,
+        numbers={"margin": 0.2, "beta": 1.2},
+        choices=_UNIT[0],
+        other=_UNIT[1],
+    ),
+    _pair(losses.nca, numbers={"scale": 1.5}),
+    _pair(losses.siglip, numbers={"scale": 4.0, "bias": -2.0}),
+    _pair(losses.smooth_ap, numbers={"temperature": 0.2}),
+    _pair(
+        losses.recall_at_k,
+        numbers={"temperature": 1.0, "rank_temperature": 0.2},
+        choices={"ks": (1, 4)},
+        other={"ks": (1, 4)},
+    ),
+    _pair(losses.fast_ap, choices={"bins": 5}, other={"bins": 5}),
     _table(losses.center),
     _table(losses.sphereface, numbers={"margin": 4.0, "scale": 1.3, "annealing": 0.0}),
     _table(
@@ -181,6 +226,34 @@ CASES = [
     _table(
         losses.combined_margin,
         numbers={"multiplier": 1.1, "angle_margin": 0.3, "cosine_margin": 0.2, "scale": 16.0},
+    ),
+    _table(losses.normalized_softmax, numbers={"temperature": 0.2}),
+    _table(losses.proxy_nca, numbers={"scale": 2.0}),
+    _table(losses.proxy_nca, name="proxy_nca_kept", choices={"own": "kept"}),
+    _table(losses.proxy_anchor, numbers={"alpha": 8.0, "margin": 0.1}, by_proxy=True),
+    _table(losses.soft_triple, "centers", numbers={"scale": 8.0, "gamma": 0.2, "margin": 0.05}),
+    _table(losses.curricularface, numbers={"hardness": 0.4, "margin": 0.5, "scale": 8.0}),
+    _table(
+        losses.magface,
+        numbers={
+            "lower_norm": 0.6,
+            "upper_norm": 2.0,
+            "lower_margin": 0.2,
+            "upper_margin": 0.7,
+            "norm_weight": 0.5,
+            "scale": 8.0,
+        },
+    ),
+    _table(
+        losses.adaface,
+        numbers={
+            "norm_mean": 1.3,
+            "norm_std": 0.5,
+            "margin": 0.4,
+            "concentration": 0.5,
+            "scale": 8.0,
+        },
+        held=True,
     ),
     _table(losses.adacos),
     _table(losses.adacos, name="adacos_scale", numbers={"scale": 7.0}),

@@ -64,6 +64,8 @@ def test_jit_is_no_jit(case: Case):
 @every
 def test_gradient_is_the_finite_difference(case: Case, x64):
     """Along random directions, by the rows, the table and every number."""
+    if case.held:
+        pytest.skip("the paper holds some weights constant")
     where, weights = masks()
     rng = np.random.default_rng(7)
     x, owned, h = rows(2), table(case), 1e-6
@@ -192,7 +194,7 @@ def test_a_real_nan_is_not_hidden(case: Case):
 def test_sum_of_none_is_sum(case: Case):
     got = run(case, rows(0))
     np.testing.assert_allclose(got.values["none"].sum(), got.values["sum"], rtol=1e-5)
-    assert got.values["none"].shape == (B,)
+    assert got.values["none"].shape == ((C,) if case.by_proxy else (B,))
 
 
 # ---------------------------------------------------------------- tables
@@ -214,6 +216,8 @@ def test_a_class_without_a_row_does_not_count(case: Case):
     """A sampled table: the batch's classes and some others, in any order."""
     if case.name == "adacos":
         pytest.skip("its scale follows from the number of classes in the table")
+    if case.by_proxy:
+        pytest.skip("a row without a proxy is still pushed from all proxies")
     x, owned = rows(0), table(case)
     ids = np.array([4, 0, 6, 1])
     options = {**case.numbers, **case.choices, "reduction": "none"}

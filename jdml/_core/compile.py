@@ -19,7 +19,7 @@ from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS, STATIC_OPTIONS
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def loss(*, reduction: str = "mean") -> Callable[[F], F]:
+def loss(*, reduction: str = "mean", static: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Makes a formula function a public loss.
 
     Choices (truth values, text, functions, and the shared choices) become static arguments of
@@ -28,20 +28,23 @@ def loss(*, reduction: str = "mean") -> Callable[[F], F]:
 
     Args:
       reduction: what the field does for this loss: the default of the shared keyword.
+      static: further keywords that are choices, such as a number of bins.
     """
 
     def decorate(fn: F) -> F:
         signature = _full_signature(fn, reduction)
         keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-        static = tuple(
-            name for name, p in keywords.items() if name in STATIC_OPTIONS or _is_choice(p.default)
+        fixed = tuple(
+            name
+            for name, p in keywords.items()
+            if name in STATIC_OPTIONS or name in static or _is_choice(p.default)
         )
-        jitted = jax.jit(_entrance(fn, static), static_argnames=static)
+        jitted = jax.jit(_entrance(fn, fixed), static_argnames=fixed)
         positional = [name for name in signature.parameters if name not in keywords]
         numbers = {
             name: p.default
             for name, p in keywords.items()
-            if name not in static and p.default is not None
+            if name not in fixed and p.default is not None
         }
 
         @functools.wraps(fn)
@@ -52,7 +55,7 @@ def loss(*, reduction: str = "mean") -> Callable[[F], F]:
             arrays = {name: checks.as_array(name, value) for name, value in named.items()}
             if len(args) > len(positional) or len(arrays) < len(positional):
                 signature.bind(*args, **options)  # Python's own message
-            for name in options.keys() - arrays.keys() - set(static):
+            for name in options.keys() - arrays.keys() - set(fixed):
                 options[name] = checks.as_array(name, options[name])
             options = {**numbers, "reduction": reduction, **options}
             checks.reduction(options["reduction"])
@@ -69,7 +72,7 @@ def loss(*, reduction: str = "mean") -> Callable[[F], F]:
 
 
 def _is_choice(default: Any) -> bool:
-    return isinstance(default, bool | str) or callable(default)
+    return isinstance(default, bool | str | tuple) or callable(default)
 
 
 def _full_signature(fn: Callable, reduction: str) -> inspect.Signature:

@@ -78,14 +78,14 @@ def cosine_of_angle(cosine: Array, multiplier: Array, offset: Array) -> Array:
     part without offset has a limit where sin(theta) vanishes, which is used; the part with it has
     none, and sin(theta) is held above the square root of the machine's epsilon.
     """
-    angle = multiplier * _angle(cosine) + offset
+    angle = multiplier * angle_of(cosine) + offset
     return jnp.cos(angle)
 
 
 @cosine_of_angle.defjvp
 def _cosine_of_angle_jvp(primals, tangents):
     cosine, multiplier, offset = primals
-    theta = _angle(cosine)
+    theta = angle_of(cosine)
     turned = multiplier * theta
     sine = safe_sqrt(1.0 - cosine * cosine)
     floor = math.sqrt(jnp.finfo(cosine.dtype).eps)
@@ -100,7 +100,7 @@ def _cosine_of_angle_jvp(primals, tangents):
     return jnp.cos(turned + offset), tangent
 
 
-def _angle(cosine: Array) -> Array:
+def angle_of(cosine: Array) -> Array:
     """theta in [0, pi] from a cosine that rounding may have put just outside [-1, 1]."""
     return jnp.arctan2(safe_sqrt(1.0 - cosine * cosine), cosine)
 
@@ -110,6 +110,12 @@ def monotone_cosine(cosine: Array, multiplier: Array, offset: Array) -> Array:
 
     psi(t) = (-1)^k cos(t) - 2k with k = floor(t / pi): the continuation of SphereFace.
     """
-    turns = lax.stop_gradient(jnp.floor((multiplier * _angle(cosine) + offset) / math.pi))
+    turns = lax.stop_gradient(jnp.floor((multiplier * angle_of(cosine) + offset) / math.pi))
     sign = 1.0 - 2.0 * jnp.mod(turns, 2.0)
     return sign * cosine_of_angle(cosine, multiplier, offset) - 2.0 * turns
+
+
+def arc_target(cosine: Array, margin: Array) -> Array:
+    """cos(theta + margin), and cos(theta) - margin sin(margin) where that would rise again."""
+    turned = cosine_of_angle(cosine, jnp.ones((), cosine.dtype), margin)
+    return jnp.where(cosine > -jnp.cos(margin), turned, cosine - margin * jnp.sin(margin))

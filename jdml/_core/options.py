@@ -122,6 +122,26 @@ def _columns(before: Array | None, columns: Array) -> Array:
     return columns if before is None else take(before, columns)
 
 
+def by_anchor(pairs: Pairs, loss_name: str) -> Pairs:
+    """Refuses a miner that picks negatives for each positive, where a loss sums by anchor."""
+    if pairs.negatives.ndim == 3:
+        raise ValueError(
+            "miner: got one that picks negatives for each positive, expected one that picks them "
+            f"for each anchor, as {loss_name} needs"
+        )
+    return pairs
+
+
+def by_positive(x: Array) -> Array:
+    """[b, N] or [b, P, N] as [b, 1 or P, N]: the negatives as each positive sees them."""
+    return x[:, None, :] if x.ndim == 2 else x
+
+
+def flat(x: Array) -> Array:
+    """One row an anchor, also where a miner gave each positive its own negatives [b, P, N]."""
+    return x.reshape(x.shape[0], -1)
+
+
 def partner_negatives(pairs: Pairs) -> Array:
     """Distances from each positive to the negatives of its anchor, [b or 1, P, N].
 

@@ -67,6 +67,7 @@ def over_pairs(
     distance: Distance,
     *,
     statistic: Statistic | None = None,
+    anchor_values: Array | None = None,
     between: bool = False,
     cube: bool = False,
     where: Array | None = None,
@@ -89,6 +90,7 @@ def over_pairs(
       distance: between rows.
       statistic: (pairs, anchor rows [b, D]) -> [b], found for every row first; the formula then
         reads it as `pairs.anchor_values` and `pairs.positive_values`.
+      anchor_values: a number of each row [B], which the formula reads as `pairs.anchor_values`.
       between: whether the formula reads the distances between references.
       cube: whether the formula makes arrays [b, R, R]: keeps blocks small.
       where, weights, reduction, axis_name, block_size, refs, ref_labels, ref_where, miner: the
@@ -108,6 +110,7 @@ def over_pairs(
         weights = jnp.ones(labels.shape, embeddings.dtype)
     checks.pair_weights(weights, embeddings.shape[0], references.rows.shape[0])
     anchors = _anchors(prepare(distance, cleared), labels, exists, weights, own, references)
+    anchors = anchors._replace(values=anchor_values)
     references = references._replace(rows=prepare(distance, references.rows))
     if statistic is not None:
         find = _Problem(formula, distance, miner, reduction, statistic)

@@ -66,3 +66,9 @@ def log_sum_exp(values: Array, weights: Array) -> Array:
 def any_weight(weights: Array) -> Array:
     """1 where some entry of the last axis counts, 0 elsewhere."""
     return (weights != 0).any(axis=-1).astype(weights.dtype)
+
+
+def log_add(a: Array, b: Array) -> Array:
+    """log(exp(a) + exp(b)); -inf with a zero gradient where both are."""
+    both = jnp.stack(jnp.broadcast_arrays(a, b), axis=-1)
+    return log_sum_exp(both, jnp.ones_like(both))

@@ -8,8 +8,8 @@ by indexing: that shards without gathering the table, and a label without a row 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -246,6 +246,23 @@ def table_labels(proxies: Array, proxy_labels: Array | None, class_axis_name: st
     if class_axis_name is None:
         return own
     return own + lax.axis_index(class_axis_name).astype(own.dtype) * proxies.shape[0]
+
+
+def own_cosines(
+    embeddings: Array, labels: Array, proxies: Array, options: Mapping[str, Any]
+) -> Array:
+    """Cosine of each row to its own class, [B], before the sweep over all classes; 0 without one.
+
+    For losses in which the logits of other classes depend on it.
+    """
+    exists, _ = check_rows(embeddings, labels, options.get("where"), None)
+    check_table(embeddings, proxies, options.get("proxy_labels"))
+    checks.expect(proxies.ndim == 2, "proxies", proxies, "a table [C, D]")
+    own, found = own_rows(
+        labels, proxies, options.get("proxy_labels"), options.get("class_axis_name")
+    )
+    rows = unit(jnp.where((exists & found)[:, None], embeddings, 0.0))
+    return (rows * unit(own.astype(rows.dtype))).sum(axis=-1)
 
 
 def own_rows(

@@ -2,11 +2,15 @@
 
     loss(embeddings [B, D], labels [B][, table], *, <the paper's own numbers>, **shared)
 
-Pair losses (`contrastive`, `squared_contrastive`, `triplet`, `soft_margin_triplet`, `quadruplet`,
-`lifted_structure`, `generalized_lifted_structure`, `n_pair`, `angular`) compare every anchor with
-references: the rest of the batch of all devices, or `refs`. Table losses (`center`, `sphereface`,
-`cosface`, `arcface`, `subcenter_arcface`, `combined_margin`, `adacos`) compare every row with a
-table of classes.
+Pair losses compare every anchor with references: the rest of the batch of all devices, or `refs`.
+They are `contrastive`, `squared_contrastive`, `margin`, `triplet`, `soft_margin_triplet`,
+`quadruplet`, `lifted_structure`, `generalized_lifted_structure`, `n_pair`, `tuplet_margin`,
+`angular`, `ntxent`, `supcon`, `multi_similarity`, `circle`, `nca`, `siglip`, `smooth_ap`,
+`recall_at_k` and `fast_ap`.
+
+Table losses compare every row with a table of classes. They are `center`, `sphereface`, `cosface`,
+`arcface`, `subcenter_arcface`, `combined_margin`, `adacos`, `curricularface`, `magface`,
+`adaface`, `normalized_softmax`, `proxy_nca`, `proxy_anchor` and `soft_triple`.
 
 Shared keywords
   where: bool [B]; the row exists. What a missing row holds, NaN included, reaches neither value
@@ -30,11 +34,15 @@ Numbers (margins, scales) are traced: schedule, learn or sweep them without comp
 Nothing valid gives 0 with a zero gradient. Values are float32 at least, and float64 for float64.
 """
 
+from jdml.losses.adaptive_face import adaface, curricularface, magface
 from jdml.losses.angular import angular, sphereface
 from jdml.losses.center import center
-from jdml.losses.contrastive import contrastive, squared_contrastive
+from jdml.losses.contrastive import contrastive, margin, squared_contrastive
 from jdml.losses.face import adacos, arcface, combined_margin, cosface, subcenter_arcface
-from jdml.losses.n_pair import n_pair
+from jdml.losses.n_pair import n_pair, tuplet_margin
+from jdml.losses.proxies import normalized_softmax, proxy_anchor, proxy_nca, soft_triple
+from jdml.losses.ranking import fast_ap, recall_at_k, smooth_ap
+from jdml.losses.similarity import circle, multi_similarity, nca, ntxent, siglip, supcon
 from jdml.losses.triplet import (
     generalized_lifted_structure,
     lifted_structure,
@@ -45,19 +53,37 @@ from jdml.losses.triplet import (
 
 __all__ = [
     "adacos",
+    "adaface",
     "angular",
     "arcface",
     "center",
+    "circle",
     "combined_margin",
     "contrastive",
     "cosface",
+    "curricularface",
+    "fast_ap",
     "generalized_lifted_structure",
     "lifted_structure",
+    "magface",
+    "margin",
+    "multi_similarity",
     "n_pair",
+    "nca",
+    "normalized_softmax",
+    "ntxent",
+    "proxy_anchor",
+    "proxy_nca",
     "quadruplet",
+    "recall_at_k",
+    "siglip",
+    "smooth_ap",
     "soft_margin_triplet",
+    "soft_triple",
     "sphereface",
     "squared_contrastive",
     "subcenter_arcface",
+    "supcon",
     "triplet",
+    "tuplet_margin",
 ]

@@ -22,6 +22,7 @@ from jdml._core.options import (
     PairOptions,
     Pairs,
     TableOptions,
+    by_positive,
     partner_negatives,
 )
 from jdml._core.pairs import over_pairs
@@ -75,9 +76,7 @@ def angular(
 
     def formula(pairs: Pairs):
         positive = 1.0 - pairs.positives[:, :, None]  # a.p
-        negatives, weights = (
-            x[:, None, :] if x.ndim == 2 else x for x in (pairs.negatives, pairs.negative_weights)
-        )
+        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
         sums = 2.0 - negatives - partner_negatives(pairs)  # (a + p).n
         if hinge:
             middle = 1.5 + 0.5 * positive - sums  # |n - (a + p) / 2|^2

@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jdml import distances
+from jdml._core import checks
 from jdml._core.compile import loss
-from jdml._core.options import Array, Distance, Number, PairOptions, Pairs
+from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
 from jdml._core.pairs import over_pairs
+
+_ON_SPHERE = distances.normalized(distances.euclidean)
 
 
 @loss(reduction="mean_active")
@@ -112,13 +115,61 @@ def squared_contrastive(
     def formula(pairs: Pairs):
         pull = 0.5 * pairs.positives**2
         push = 0.5 * jax.nn.relu(margin - pairs.negatives) ** 2
-        values = jnp.concatenate([_flat(pull), _flat(push)], axis=-1)
-        weights = (_flat(pairs.positive_weights), _flat(pairs.negative_weights))
+        values = jnp.concatenate([flat(pull), flat(push)], axis=-1)
+        weights = (flat(pairs.positive_weights), flat(pairs.negative_weights))
         return ((values, jnp.concatenate(weights, axis=-1)),)
 
     return over_pairs(formula, embeddings, labels, distance, **options)
 
 
-def _flat(x: Array) -> Array:
-    """One row an anchor, also where a miner gave each positive its own negatives [b, P, N]."""
-    return x.reshape(x.shape[0], -1)
+@loss(reduction="mean_active")
+def margin(
+    embeddings: Array,
+    labels: Array,
+    *,
+    margin: Number = 0.2,
+    beta: Number = 1.2,
+    distance: Distance = _ON_SPHERE,
+    **options: Unpack[PairOptions],
+) -> Array:
+    """Pulls positives inside a boundary and pushes negatives outside it, by a margin.
+
+    Unlike a contrastive loss it has one boundary `beta`, which may be learned, for all rows or
+    for each class; unlike a triplet loss it needs no third row. The paper samples negatives by
+    distance.
+
+        relu(d(a, p) - beta + margin)  and  relu(beta - d(a, n) + margin)
+
+    in one mean over the active pairs of both kinds.
+
+    Args:
+      embeddings: [B, D] rows.
+      labels: [B] integer classes.
+      margin: alpha in the paper, in the unit of the distance.
+      beta: the boundary; 1.2 on unit rows. One number, or one a row [B] (`betas[labels]`).
+      distance: between rows; Euclidean between unit rows in the paper.
+      **options: the shared keywords of pair losses.
+
+    Returns:
+      A float32 scalar (or [B] for the reduction "none").
+
+    Example:
+      >>> rows = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+      >>> loss = margin(rows, jnp.array([0, 0, 1]), margin=0.5, beta=1.5)
+      >>> print(f"{loss:.5f}")  # only negatives, at sqrt(2): 1.5 - 1.41421 + 0.5
+      0.58579
+
+    Reference:
+      Wu, Manmatha, Smola, Krahenbuhl: Sampling Matters in Deep Embedding Learning, ICCV 2017.
+    """
+    checks.per_row("beta", beta, labels.shape[0])
+    boundary = jnp.broadcast_to(beta, labels.shape)
+
+    def formula(pairs: Pairs):
+        border = pairs.anchor_values[:, None]
+        pull = jax.nn.relu(pairs.positives - border + margin)
+        push = jax.nn.relu(border - flat(pairs.negatives) + margin)
+        weights = (pairs.positive_weights, flat(pairs.negative_weights))
+        return ((jnp.concatenate([pull, push], -1), jnp.concatenate(weights, -1)),)
+
+    return over_pairs(formula, embeddings, labels, distance, anchor_values=boundary, **options)

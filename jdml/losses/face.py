@@ -17,7 +17,7 @@ from jax import lax
 
 from jdml._core import checks
 from jdml._core.compile import loss
-from jdml._core.maths import cosine_of_angle, monotone_cosine
+from jdml._core.maths import arc_target, cosine_of_angle, monotone_cosine
 from jdml._core.options import Array, Number, TableOptions
 from jdml._core.table import Row, over_table
 
@@ -44,14 +44,11 @@ def _margin_softmax(
 
 def _arc_target(margin: Array, easy_margin: bool) -> Callable[[Array], Array]:
     """cos(theta + margin), replaced where that would no longer fall with theta."""
-
-    def target(cosine: Array) -> Array:
-        turned = cosine_of_angle(cosine, jnp.ones((), cosine.dtype), margin)
-        if easy_margin:
-            return jnp.where(cosine > 0, turned, cosine)
-        return jnp.where(cosine > -jnp.cos(margin), turned, cosine - margin * jnp.sin(margin))
-
-    return target
+    if not easy_margin:
+        return lambda cosine: arc_target(cosine, margin)
+    one = jnp.ones((), margin.dtype)
+    turned = lambda cosine: cosine_of_angle(cosine, one, margin)
+    return lambda cosine: jnp.where(cosine > 0, turned(cosine), cosine)
 
 
 @loss(reduction="mean")

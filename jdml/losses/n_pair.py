@@ -1,4 +1,4 @@
-"""N-pair loss: one positive against the positives of all other classes at once."""
+"""N-pair losses: one positive against the negatives of all other classes at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jdml import distances
 from jdml._core.compile import loss
-from jdml._core.options import Array, Number, PairOptions, Pairs
+from jdml._core.maths import cosine_of_angle
+from jdml._core.options import Array, Number, PairOptions, Pairs, by_positive
 from jdml._core.pairs import over_pairs
 from jdml._core.reduce import log_sum_exp
 
@@ -62,9 +63,7 @@ def n_pair(
         return (rows * rows).sum(axis=-1)
 
     def formula(pairs: Pairs):
-        negatives, weights = (
-            x[:, None, :] if x.ndim == 2 else x for x in (pairs.negatives, pairs.negative_weights)
-        )
+        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
         if one_versus_one:
             gaps = jax.nn.softplus(pairs.positives[:, :, None] - negatives)
             value = jnp.where(weights == 0, 0.0, weights * gaps).sum(axis=-1)
@@ -82,3 +81,49 @@ def n_pair(
         cube=one_versus_one,
         **options,
     )
+
+
+@loss(reduction="mean")
+def tuplet_margin(
+    embeddings: Array,
+    labels: Array,
+    *,
+    margin: Number = 0.1,
+    scale: Number = 64.0,
+    **options: Unpack[PairOptions],
+) -> Array:
+    """Pulls each positive to its anchor against all negatives, with slack in the angle.
+
+    A softmax over one positive and all negatives, in which the positive's angle is taken smaller
+    by a margin: easier positives are left alone, which guards against overfitting to the hardest.
+
+        log(1 + sum_n exp(scale (cos(theta_an) - cos(theta_ap - margin))))
+
+    Args:
+      embeddings: [B, D] rows; brought to unit length here.
+      labels: [B] integer classes.
+      margin: slack in radians, about 0.1.
+      scale: inverse temperature, 16 to 64.
+      **options: the shared keywords of pair losses.
+
+    Returns:
+      A float32 scalar (or [B] for the reduction "none").
+
+    Example:
+      >>> rows = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+      >>> loss = tuplet_margin(rows, jnp.array([0, 0, 1]), margin=0.0, scale=1.0)
+      >>> print(f"{loss:.5f}")  # log(1 + exp(-1))
+      0.31326
+
+    Reference:
+      Yu, Tao: Deep Metric Learning with Tuplet Margin Loss, ICCV 2019.
+    """
+
+    def formula(pairs: Pairs):
+        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
+        others = log_sum_exp(scale * (1.0 - negatives), weights)
+        one = jnp.ones((), pairs.positives.dtype)
+        turned = cosine_of_angle(1.0 - pairs.positives, one, -margin)
+        return ((jax.nn.softplus(others - scale * turned), pairs.positive_weights),)
+
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 
 from jdml import distances
 from jdml._core.compile import loss
-from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, partner_negatives
+from jdml._core.options import (
+    Array,
+    Distance,
+    Number,
+    PairOptions,
+    Pairs,
+    by_anchor,
+    by_positive,
+    partner_negatives,
+)
 from jdml._core.pairs import over_pairs
 from jdml._core.positives import EachPositive
 from jdml._core.reduce import any_weight, log_sum_exp
@@ -114,16 +123,11 @@ def _over_triplets(violation, embeddings, labels, distance, swap, options):
     def formula(pairs: Pairs):
         if not swap:
             return (EachPositive(violation),)
-        nearest = jnp.minimum(_each(pairs.negatives), partner_negatives(pairs))
-        weights = pairs.positive_weights[:, :, None] * _each(pairs.negative_weights)
+        nearest = jnp.minimum(by_positive(pairs.negatives), partner_negatives(pairs))
+        weights = pairs.positive_weights[:, :, None] * by_positive(pairs.negative_weights)
         return ((violation(pairs.positives[:, :, None], nearest), weights),)
 
     return over_pairs(formula, embeddings, labels, distance, between=swap, cube=swap, **options)
-
-
-def _each(x: Array) -> Array:
-    """[b, N] or [b, P, N] as [b, 1 or P, N]: the negatives as each positive sees them."""
-    return x[:, None, :] if x.ndim == 2 else x
 
 
 @loss(reduction="mean_active")
@@ -183,7 +187,7 @@ def quadruplet(
 
 def _stranger_pairs(pairs: Pairs) -> tuple[Array, Array]:
     """All pairs of an anchor's negatives that differ in class: distances and weights [b, N * N]."""
-    weights = _one_row(pairs.negative_weights, "quadruplet")
+    weights = by_anchor(pairs, "quadruplet").negative_weights
     between, apart = pairs.between, pairs.between_weights
     if pairs.negative_columns is None:
         between, apart = between[None], apart[None]
@@ -194,15 +198,6 @@ def _stranger_pairs(pairs: Pairs) -> tuple[Array, Array]:
     weights = weights[:, :, None] * weights[:, None, :] * apart
     between = jnp.broadcast_to(between, weights.shape)
     return between.reshape(len(weights), -1), weights.reshape(len(weights), -1)
-
-
-def _one_row(x: Array, loss_name: str) -> Array:
-    if x.ndim == 3:
-        raise ValueError(
-            f"miner: got one that picks negatives for each positive, expected one that picks them "
-            f"for each anchor, as {loss_name} needs"
-        )
-    return x
 
 
 @loss(reduction="mean")
@@ -251,7 +246,7 @@ def lifted_structure(
 
     def near_negatives(pairs: Pairs, rows: Array) -> Array:
         del rows
-        weights = _one_row(pairs.negative_weights, "lifted_structure")
+        weights = by_anchor(pairs, "lifted_structure").negative_weights
         return log_sum_exp(margin - pairs.negatives, weights)
 
     def formula(pairs: Pairs):
@@ -307,7 +302,7 @@ def generalized_lifted_structure(
         raise ValueError(f"lone: got {lone!r}, expected 'skip' or 'zero'")
 
     def formula(pairs: Pairs):
-        negative_weights = _one_row(pairs.negative_weights, "generalized_lifted_structure")
+        negative_weights = by_anchor(pairs, "generalized_lifted_structure").negative_weights
         pull = log_sum_exp(pairs.positives, pairs.positive_weights)
         push = log_sum_exp(margin - pairs.negatives, negative_weights)
         both = any_weight(pairs.positive_weights) * any_weight(negative_weights)
