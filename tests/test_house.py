@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import pytest
 
 import jdml
+from jdml import losses, objectives
 
 ROOT = pathlib.Path(jdml.__file__).parent
 FLOORS = {
@@ -24,9 +25,11 @@ FLOORS = {
     "checkpoints": 6, "report": 6,
 }  # fmt: skip
 LIGHT = [
-    "distances", "miners", "states", "objectives",
+    "distances", "miners", "states",
+    *(f"objectives.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "objectives")])),
     *(f"losses.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "losses")])),
 ]  # fmt: skip
+GLOBALS = {"jax": jax, "jnp": jnp, "losses": losses, **vars(objectives)}  # of the examples
 SECTIONS = ("Args:", "Returns:", "Example:", "Reference:")
 
 
@@ -75,7 +78,7 @@ def test_importing_losses_is_light():
 @pytest.mark.parametrize("name", LIGHT)
 def test_examples_of_docstrings_run(name: str):
     module = importlib.import_module(f"jdml.{name}")
-    found = doctest.DocTestFinder().find(module, extraglobs={"jnp": jnp, "jax": jax})
+    found = doctest.DocTestFinder().find(module, extraglobs=GLOBALS)
     runner = doctest.DocTestRunner(verbose=False)
     for test in found:
         runner.run(test)

@@ -1,0 +1,101 @@
+"""The objective triple, and the objectives of losses that keep no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jdml._core.maths import unit
+from jdml._core.options import Array
+
+Batch = Mapping[str, Array]
+
+
+class Objective(NamedTuple):
+    """A loss with what it owns: `init`, `loss` and `update`; see `jdml.objectives`."""
+
+    init: Callable[[Array, int], tuple[Any, Any]]
+    loss: Callable[..., Array]
+    update: Callable[..., Any]
+
+
+def keep_state(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+    del params, embeddings, batch, shared
+    return state
+
+
+def batch_rows(batch: Batch) -> dict[str, Array]:
+    """The shared keywords that a batch carries."""
+    return {name: batch[name] for name in ("where", "weights") if batch.get(name) is not None}
+
+
+def pairs(loss: Callable[..., Array], **numbers: Any) -> Objective:
+    """A pair loss as an objective; it owns nothing.
+
+    Args:
+      loss: such as `losses.triplet`.
+      **numbers: keywords for it: margins, a miner, a distance.
+
+    Returns:
+      An `Objective` without parameters and state.
+
+    Example:
+      >>> objective = pairs(losses.triplet, margin=0.5)
+      >>> batch = {"labels": jnp.array([0, 0, 1])}
+      >>> params, state = objective.init(jax.random.key(0), 1)
+      >>> rows = jnp.array([[0.0], [0.5], [0.75]])
+      >>> print(f"{objective.loss(params, state, rows, batch):.5f}")
+      0.50000
+    """
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        del key, dim
+        return {}, ()
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        del params, state
+        return loss(embeddings, batch["labels"], **batch_rows(batch), **numbers, **shared)
+
+    return Objective(init, value, keep_state)
+
+
+def table(
+    loss: Callable[..., Array], num_classes: int, *, sub_centers: int | None = None, **numbers: Any
+) -> Objective:
+    """A table loss as an objective that learns its class table.
+
+    Args:
+      loss: such as `losses.arcface`.
+      num_classes: C, rows of the table.
+      sub_centers: K, directions a class, for `losses.subcenter_arcface`.
+      **numbers: keywords for the loss.
+
+    Returns:
+      An `Objective` with the parameters {"proxies": [C, D] or [C, K, D]}, random unit rows.
+
+    Example:
+      >>> objective = table(losses.cosface, 10, margin=0.2, scale=16.0)
+      >>> params, _ = objective.init(jax.random.key(0), 4)
+      >>> params["proxies"].shape
+      (10, 4)
+    """
+    at_least("num_classes", num_classes, 1)
+    shape = (num_classes,) if sub_centers is None else (num_classes, sub_centers)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        return {"proxies": unit(jax.random.normal(key, (*shape, dim)))}, ()
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        del state
+        labels, proxies = batch["labels"], params["proxies"]
+        return loss(embeddings, labels, proxies, **batch_rows(batch), **numbers, **shared)
+
+    return Objective(init, value, keep_state)
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuses a count below `least`."""
+    if value < least:
+        raise ValueError(f"{name}: got {value}, expected {least} or more")

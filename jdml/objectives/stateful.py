@@ -1,0 +1,202 @@
+"""Objectives of losses whose state a rule rewrites after each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jdml import losses, states
+from jdml._core.options import Array, Number
+from jdml.objectives.base import Batch, Objective, at_least, batch_rows, table
+from jdml.objectives.numbers import sphereface_annealing
+
+
+def adacos(num_classes: int) -> Objective:
+    """Dynamic AdaCos: its scale is a state that follows the angles of each batch.
+
+    Args:
+      num_classes: C, at least 3.
+
+    Returns:
+      An `Objective` with the parameters {"proxies": [C, D]} and the scale as state.
+
+    Example:
+      >>> _, scale = adacos(100).init(jax.random.key(0), 4)
+      >>> print(f"{scale:.3f}")
+      6.498
+
+    Reference:
+      Zhang, Zhao, Qiao, Wang, Li: AdaCos, CVPR 2019.
+    """
+    proxies = table(losses.adacos, num_classes)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        return proxies.init(key, dim)[0], states.adacos_scale(num_classes)
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        labels = batch["labels"]
+        options = {**batch_rows(batch), **shared}
+        return losses.adacos(embeddings, labels, params["proxies"], scale=state, **options)
+
+    def update(
+        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
+    ) -> Any:
+        return states.update_adacos(
+            state,
+            embeddings,
+            batch["labels"],
+            params["proxies"],
+            where=batch.get("where"),
+            axis_name=axis_name,
+        )
+
+    return Objective(init, value, update)
+
+
+def center(num_classes: int, *, rate: Number = 0.5) -> Objective:
+    """Center loss with the paper's rule for the centers. To be added to another objective.
+
+    Args:
+      num_classes: C.
+      rate: of the centers, alpha in the paper.
+
+    Returns:
+      An `Objective` with the centers [C, D] as state.
+
+    Example:
+      >>> _, centers = center(10).init(jax.random.key(0), 4)
+      >>> centers.shape
+      (10, 4)
+
+    Reference:
+      Wen, Zhang, Li, Qiao: A Discriminative Feature Learning Approach for Deep Face Recognition,
+      ECCV 2016.
+    """
+    at_least("num_classes", num_classes, 1)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        del key
+        return {}, jnp.zeros((num_classes, dim))
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        del params
+        return losses.center(embeddings, batch["labels"], state, **batch_rows(batch), **shared)
+
+    def update(
+        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
+    ) -> Any:
+        del params
+        labels, where = batch["labels"], batch.get("where")
+        return states.update_centers(
+            state, embeddings, labels, rate=rate, where=where, axis_name=axis_name
+        )
+
+    return Objective(init, value, update)
+
+
+def sphereface(num_classes: int, **numbers: Any) -> Objective:
+    """SphereFace with the annealing that it needs to start: `sphereface_annealing` of the step.
+
+    Args:
+      num_classes: C.
+      **numbers: keywords for `losses.sphereface`.
+
+    Returns:
+      An `Objective` with the parameters {"proxies": [C, D]} and the step as state.
+
+    Example:
+      >>> _, step = sphereface(10).init(jax.random.key(0), 4)
+      >>> int(step)
+      0
+
+    Reference:
+      Liu, Wen, Yu, Li, Raj, Song: SphereFace, CVPR 2017.
+    """
+    proxies = table(losses.sphereface, num_classes, **numbers)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        return proxies.init(key, dim)[0], jnp.zeros((), jnp.int32)
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        options = {"annealing": sphereface_annealing(state), **shared}
+        return proxies.loss(params, (), embeddings, batch, **options)
+
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+        del params, embeddings, batch, shared
+        return state + 1
+
+    return Objective(init, value, update)
+
+
+def curricularface(num_classes: int, **numbers: Any) -> Objective:
+    """CurricularFace: its hardness is a state that follows the mean own cosine.
+
+    Args:
+      num_classes: C.
+      **numbers: keywords for `losses.curricularface`.
+
+    Returns:
+      An `Objective` with the parameters {"proxies": [C, D]} and the hardness as state.
+
+    Example:
+      >>> _, hardness = curricularface(10).init(jax.random.key(0), 4)
+      >>> float(hardness)
+      0.0
+
+    Reference:
+      Huang et al.: CurricularFace, CVPR 2020.
+    """
+    proxies = table(losses.curricularface, num_classes, **numbers)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        return proxies.init(key, dim)[0], jnp.zeros((), jnp.float32)
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        return proxies.loss(params, (), embeddings, batch, hardness=state, **shared)
+
+    def update(
+        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
+    ) -> Any:
+        options = {"where": batch.get("where"), "axis_name": axis_name}
+        labels = batch["labels"]
+        return states.update_hardness(state, embeddings, labels, params["proxies"], **options)
+
+    return Objective(init, value, update)
+
+
+def adaface(num_classes: int, **numbers: Any) -> Objective:
+    """AdaFace: its statistics of lengths are a state that follows the batches.
+
+    Args:
+      num_classes: C.
+      **numbers: keywords for `losses.adaface`.
+
+    Returns:
+      An `Objective` with the parameters {"proxies": [C, D]} and `states.Norms` as state.
+
+    Example:
+      >>> _, statistics = adaface(10).init(jax.random.key(0), 4)
+      >>> float(statistics.mean)
+      20.0
+
+    Reference:
+      Kim, Jain, Liu: AdaFace, CVPR 2022.
+    """
+    proxies = table(losses.adaface, num_classes, **numbers)
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        return proxies.init(key, dim)[0], states.norms()
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        statistics = {"norm_mean": state.mean, "norm_std": state.std}
+        return proxies.loss(params, (), embeddings, batch, **statistics, **shared)
+
+    def update(
+        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
+    ) -> Any:
+        del params
+        where = batch.get("where")
+        return states.update_norms(state, embeddings, where=where, axis_name=axis_name)
+
+    return Objective(init, value, update)
