@@ -6,11 +6,12 @@ their protocol checked. `hangul` comes with the package; the others are prepared
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from jdml.datasets.splits import Split, Splits, check_class_disjoint, check_counts
 
-__all__ = ["NAMES", "Split", "Splits", "check_class_disjoint", "check_counts", "load"]
+__all__ = ["Split", "Splits", "check_class_disjoint", "check_counts", "known", "load"]
 
 
 def _hangul(config: str) -> Callable[[str | None], Splits]:
@@ -33,15 +34,23 @@ _LOADERS: dict[str, Callable[[str | None], Splits]] = {
     "hangul/unseen_faces": _hangul("unseen_faces"),
     "fashion_mnist": _fashion_mnist,
 }
-NAMES = tuple(_LOADERS)
-"""Names that `load` takes."""
 
 
-def load(name: str, *, data_dir: str | None = None) -> Splits:
+def known() -> tuple[str, ...]:
+    """Names that `load` takes.
+
+    Example:
+      >>> known()
+      ('hangul', 'hangul/unseen_faces', 'fashion_mnist')
+    """
+    return tuple(_LOADERS)
+
+
+def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Splits:
     """A data set by name, prepared on first use where no download is needed.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `known()`.
       data_dir: folder of TFDS; by default its own (TFDS_DATA_DIR, or in the home folder).
 
     Returns:
@@ -57,5 +66,5 @@ def load(name: str, *, data_dir: str | None = None) -> Splits:
       ValueError: name: got 'imagenet', expected one of hangul, hangul/unseen_faces, fashion_mnist
     """
     if name not in _LOADERS:
-        raise ValueError(f"name: got {name!r}, expected one of {', '.join(NAMES)}")
-    return _LOADERS[name](data_dir)
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(_LOADERS)}")
+    return _LOADERS[name](None if data_dir is None else os.fspath(data_dir))

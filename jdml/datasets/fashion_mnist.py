@@ -9,9 +9,13 @@ Preparing needs TensorFlow, since TFDS's own builder does; reading does not.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import importlib.util
 import os
 import pathlib
+import tempfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +23,14 @@ from jdml.datasets.prepared import prepared, read_all
 from jdml.datasets.splits import Splits, by_classes, check_counts
 
 TRAIN_CLASSES, TEST_CLASSES = range(6), range(6, 10)
-FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
+# SHA-256 of the unpacked files: archives differ with the program that packed them (Debian's are
+# not those that TFDS knows), and other data sets use the same four names.
+FILES = {
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 _DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
@@ -46,8 +52,6 @@ def load(data_dir: str | None) -> Splits:
 
 
 def _prepare(make: Callable[[], Any], data_dir: pathlib.Path) -> Any:
-    import tensorflow_datasets as tfds
-
     manual = data_dir / "downloads" / "manual"
     folders = [pathlib.Path(os.environ.get("FASHION_MNIST_DIR", manual)), _DEBIAN]
     found = next((f for f in folders if all((f / name).is_file() for name in FILES)), None)
@@ -62,5 +66,38 @@ def _prepare(make: Callable[[], Any], data_dir: pathlib.Path) -> Any:
             'data: preparing fashion_mnist needs TensorFlow once: pip install "jdml[prepare]"; '
             "reading it afterwards does not"
         )
-    # The files have the names and checksums that TFDS knows, so nothing is fetched.
-    return prepared(make, download_config=tfds.download.DownloadConfig(manual_dir=str(found)))
+    with tempfile.TemporaryDirectory() as scratch:
+        local = _LocalFiles(found, pathlib.Path(scratch))
+
+        def make_from_files() -> Any:
+            builder = make()
+            # Only the download is replaced: the rest of TFDS's own builder runs as it is.
+            generators = builder._split_generators
+            builder._split_generators = lambda dl_manager: generators(local)
+            return builder
+
+        prepared(make_from_files, download_dir=scratch)
+    return make()
+
+
+class _LocalFiles:
+    """Stands in for TFDS's download manager: unpacks files that are here, and asks no network."""
+
+    def __init__(self, folder: pathlib.Path, scratch: pathlib.Path) -> None:
+        self._folder, self._scratch = folder, scratch
+
+    def download_and_extract(self, addresses: dict[str, str]) -> dict[str, str]:
+        """The path of the unpacked file for each address, by its last part."""
+        return {key: self._unpacked(pathlib.Path(one).name) for key, one in addresses.items()}
+
+    def _unpacked(self, name: str) -> str:
+        path = self._folder / name
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"data: {path} cannot be unpacked ({error})") from error
+        if hashlib.sha256(content).hexdigest() != FILES[name]:
+            raise ValueError(f"data: {path} is not the file of Fashion-MNIST, its content differs")
+        unpacked = self._scratch / name.removesuffix(".gz")
+        unpacked.write_bytes(content)
+        return str(unpacked)

@@ -42,7 +42,7 @@ def _packed() -> dict[str, np.ndarray]:
 class Hangul(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder that prepares from the package: no network, no TensorFlow."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.1.0: names of the classes, text of the syllable
     BUILDER_CONFIGS = (  # the first is the default
         tfds.core.BuilderConfig(
             name="seen_faces", description="Unseen syllables in typefaces that training saw."
@@ -61,8 +61,9 @@ class Hangul(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Tensor(shape=(side, side, 1), dtype=np.uint8),
-                    "label": tfds.features.Scalar(dtype=np.int64),
-                    "typeface": tfds.features.Scalar(dtype=np.int64),
+                    "label": tfds.features.ClassLabel(names=_packed()["syllables"].tolist()),
+                    "typeface": tfds.features.ClassLabel(names=_packed()["typefaces"].tolist()),
+                    "syllable": tfds.features.Text(),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -82,7 +83,16 @@ class Hangul(tfds.core.GeneratorBasedBuilder):
             for face in np.flatnonzero(faces):
                 image = packed["images"][label, face, :, :, None] * np.uint8(_SCALE)
                 key = int(label) * len(faces) + int(face)
-                yield key, {"image": image, "label": int(label), "typeface": int(face)}
+                syllable = str(packed["syllables"][label])
+                yield (
+                    key,
+                    {
+                        "image": image,
+                        "label": int(label),
+                        "typeface": int(face),
+                        "syllable": syllable,
+                    },
+                )
 
 
 def load(config: str, data_dir: str | None) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
@@ -28,23 +29,44 @@ def prepared(make: Callable[[], Any], **options: Any) -> Any:
       A builder to read from.
 
     Raises:
-      ValueError: the folder cannot be written.
+      ValueError: the folder cannot be written, or holds a part of a data set or other files.
     """
     builder = make()
     if builder.is_prepared():
-        return builder
+        return _as_array_record(builder)
     folder = pathlib.Path(builder.data_dir).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _turn(folder / ".lock"):
             builder = make()
             if not builder.is_prepared():
+                _refuse_part(builder)
                 builder.download_and_prepare(file_format="array_record", **options)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise ValueError(
             f"data_dir: cannot write to {folder} ({error.strerror}); "
             "name another folder, or set TFDS_DATA_DIR"
         ) from error
+    return _as_array_record(builder)
+
+
+def _refuse_part(builder: Any) -> None:
+    """Refuses a folder that was cut short by a copy or a deletion: TFDS would take it as it is."""
+    if builder.data_path.exists():
+        raise ValueError(
+            f"data_dir: {builder.data_path} is not a whole data set (dataset_info.json or "
+            "features.json is missing); delete it to prepare it again"
+        )
+
+
+def _as_array_record(builder: Any) -> Any:
+    """Refuses what was prepared in another format: only TensorFlow can read that."""
+    found = builder.info.file_format
+    if found is None or found.value != "array_record":
+        raise ValueError(
+            f"data_dir: {builder.data_path} holds {found and found.value} files, expected "
+            "array_record; name another folder, or delete it to prepare it again"
+        )
     return builder
 
 
@@ -63,7 +85,10 @@ def _turn(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TFDS's progress bars and absl's warnings: for sets that prepare in seconds."""
+    """Without TFDS's progress bars and absl's warnings: for sets that prepare in seconds.
+
+    Nor with what TFDS prints, which speaks of a download even where there is none.
+    """
     import tensorflow_datasets as tfds
 
     log = logging.getLogger("absl")
@@ -71,7 +96,8 @@ def quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     tfds.disable_progress_bar()
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         tfds.enable_progress_bar()
         log.setLevel(level)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set, read by row number.
 
     Attributes:
       name: such as "hangul/test".
       images: uint8 [N, H, W, C], grey (C = 1) or RGB (C = 3), decoded once.
-      labels: int64 [N], an index into `class_names`.
+      labels: integers [N], an index into `class_names`.
       class_names: of all classes of the data set.
 
     Example:
@@ -40,9 +40,22 @@ class Split:
             raise ValueError(
                 f"labels: got {self.labels.shape}, expected one an image, ({len(self.images)},)"
             )
+        if self.labels.dtype.kind not in "iu":
+            raise TypeError(f"labels: got {self.labels.dtype}, expected integers")
+        names = len(self.class_names)
+        if self.labels.size and not 0 <= self.labels.min() <= self.labels.max() < names:
+            raise ValueError(
+                f"labels: got {self.labels.min()} to {self.labels.max()}, expected 0 to "
+                f"{names - 1}, one for each of class_names"
+            )
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.image_shape))
+        return f"<{self.name}: {len(self)} images of {len(self.classes)} classes, {shape}>"
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -55,8 +68,26 @@ class Split:
         return np.unique(self.labels)
 
     def fetch(self, indices: Any) -> np.ndarray:
-        """The images of some rows, uint8 [n, H, W, C]."""
-        return self.images[np.asarray(indices)]
+        """The images of some rows, in that order.
+
+        Args:
+          indices: [n] integers from 0 to N - 1. Negative ones are refused: they mark padding
+            elsewhere, and would come back as images from the end.
+
+        Returns:
+          uint8 [n, H, W, C].
+
+        Raises:
+          TypeError: indices that are not integers.
+          IndexError: one that is out of range.
+        """
+        rows = np.asarray(indices)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise TypeError(f"indices: got {rows.dtype}{list(rows.shape)}, expected integers")
+        wrong = rows[(rows < 0) | (rows >= len(self))]
+        if wrong.size:
+            raise IndexError(f"indices: got {wrong[0]}, expected 0 to {len(self) - 1}")
+        return self.images[rows.astype(np.int64)]
 
 
 @dataclasses.dataclass(frozen=True)

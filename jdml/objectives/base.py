@@ -22,6 +22,7 @@ class Objective(NamedTuple):
 
 
 def keep_state(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+    """The rule of an objective without state."""
     del params, embeddings, batch, shared
     return state
 
