@@ -65,7 +65,7 @@ class Padded(NamedTuple):
     labels: np.ndarray  # [B]
     refs: np.ndarray | None  # [R, D]
     ref_labels: np.ndarray | None  # [R]
-    table: np.ndarray | None  # [C, D] or [C, K, D]
+    table: np.ndarray | None  # [C, D], [C, K, D], or a number of each class [C]
     table_labels: np.ndarray | None  # [C]
     features: np.ndarray  # bool [D]: the columns that are not padding
     data: dict[str, np.ndarray]  # the arrays of the case as they are
@@ -81,7 +81,7 @@ def padded(case: str, table: str | None = None, call: str = "", symmetric: bool 
         _grown(y, rows, fill=-1),
         None if refs is None else _grown(refs, ref_rows, width),
         None if refs is None else _grown(ref_labels, ref_rows, fill=-1),
-        None if weights is None else _grown(weights, classes, width),
+        None if weights is None else _grown(weights, classes, width if weights.ndim > 1 else None),
         None if weights is None else _grown(np.arange(len(weights)), classes, fill=-1),
         np.arange(width) < x.shape[1],
         data,

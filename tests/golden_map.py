@@ -13,9 +13,19 @@ from typing import Any, NamedTuple
 
 import golden_data
 import jax
-import jax.numpy as jnp
 import numpy as np
 from golden_data import Padded
+from golden_losses import (
+    contrastive_with_lengths,
+    cosface_with_spread,
+    first_pairs,
+    margin_with_betas,
+    n_pair_of_firsts,
+    smooth_ap_with_query,
+    soft_triple_with_spread,
+    triplet_counts,
+    tuplet_and_variance,
+)
 from golden_pairs import (
     Between,
     Entry,
@@ -31,6 +41,8 @@ from golden_pairs import (
 
 from jdml import losses
 
+# For each number of a loss: its name in the golden, its unit there, its default there.
+Read = tuple[str, Callable[[Any], float], float]
 REDUCTIONS = {"AvgNonZeroReducer": "mean_active", "MeanReducer": "mean", "SumReducer": "sum"}
 
 
@@ -96,14 +108,6 @@ def contrastive(entry: Entry) -> Call:
     return Call(loss, choices, lambda c: {**numbers, **(weights(c) if weights else {})}, rows)
 
 
-def contrastive_with_lengths(embeddings, labels, *, length_weight, **options):
-    """The contrastive loss and the mean length of the rows."""
-    there = labels >= 0
-    length = jnp.linalg.norm(jnp.where(there[:, None], embeddings, 1.0), axis=-1)
-    mean = jnp.where(there, length, 0.0).sum() / there.sum().astype(length.dtype)
-    return losses.contrastive(embeddings, labels, **options) + length_weight * mean
-
-
 def triplet(entry: Entry) -> Call:
     options = entry.get("options", {})
     loss = losses.soft_margin_triplet if options.get("smooth_loss") else losses.triplet
@@ -138,41 +142,89 @@ def n_pair(entry: Entry) -> Call:
     return Call(n_pair_of_firsts, {}, first_pairs, rows)
 
 
-def first_pairs(case: Padded) -> dict[str, Any]:
-    """The package takes one pair of each class, its first two rows; -1 fills up."""
-    y = case.labels
-    firsts = [np.flatnonzero(y == c)[:2] for c in range(len(y))]
-    a, p = (np.array([f[k] if len(f) == 2 else -1 for f in firsts]) for k in (0, 1))
-    return {"anchors": a, "partners": p}
-
-
-def n_pair_of_firsts(embeddings, labels, *, anchors, partners):
-    y = jnp.where(anchors >= 0, labels[anchors], -1)
-    options = {"refs": embeddings[partners], "ref_labels": y, "norm_weight": 0.0}
-    return losses.n_pair(embeddings[anchors], y, **options)
-
-
 def angular(entry: Entry) -> Call:
     angle = math.radians(entry.get("options", {}).get("alpha", 40))
     return Call(losses.angular, {}, lambda case: {"angle": angle})
 
 
+def numbers_of(entry: Entry, read: dict[str, Read]) -> dict[str, Any]:
+    options = entry.get("options", {})
+    return {
+        ours: convert(options.get(theirs, default))
+        for ours, (theirs, convert, default) in read.items()
+    }
+
+
+def pair_loss(
+    loss: Callable, *, measures: bool = False, skips: bool = False, **read: Read
+) -> Callable[[Entry], Call]:
+    """A loss that `measures` takes a distance; one that `skips` gives some anchors no value."""
+
+    def build(entry: Entry) -> Call:
+        numbers, choices, rows = numbers_of(entry, read), with_miner(entry), None
+        if measures:
+            choices["distance"], rows = distance_of(entry)
+        choices["reduction"] = REDUCTIONS[reducers_of(entry)["type"]]
+        if not skips or choices["reduction"] != "mean":
+            return Call(loss, choices, lambda case: numbers, rows)
+        # The mean of the package is over all anchors.
+        share = lambda case: np.full(len(case.labels), 1.0 / (case.labels >= 0).sum())
+        weighed = lambda case: {**numbers, "weights": share(case)}
+        return Call(loss, {**choices, "reduction": "sum"}, weighed, rows)
+
+    return build
+
+
+def margin(entry: Entry) -> Call:
+    """The package counts a pair once for every triplet that it is in."""
+    options = entry.get("options", {})
+    distance, rows = distance_of(entry)
+    numbers = {"margin": options.get("margin", 0.2)}
+    if "weights" not in entry:
+        numbers["beta"] = options.get("beta", 1.2)
+        weighed = lambda case: {**numbers, "weights": triplet_counts(case)}
+        choices = {"distance": distance, "reduction": "mean_active"}
+        return Call(losses.margin, choices, weighed, rows)
+
+    def priced(case: Padded) -> dict[str, Any]:
+        counts = triplet_counts(case)
+        positive, _ = pair_counts(case)
+        by_anchor = (positive * counts).sum(1)
+        return {**numbers, "price": options["nu"], "triplets": by_anchor, "weights": counts}
+
+    return Call(margin_with_betas, {"distance": distance}, priced, rows, entry["weights"]["input"])
+
+
+def fast_ap(entry: Entry) -> Call:
+    return Call(losses.fast_ap, {"bins": entry["options"].get("num_bins", 10)}, lambda case: {})
+
+
+def tuplet_and_more(entry: Entry) -> Call:
+    def numbers(case: Padded) -> dict[str, Any]:
+        positive, negative = pair_counts(case)
+        sides = {"positive": positive, "negative": negative}
+        return {"margin": math.radians(5.73), "weight": 0.5, "slack": 0.01, **sides}
+
+    return Call(tuplet_and_variance, {}, numbers)
+
+
 # Table losses.
 
 
-def table_loss(loss: Callable, **read: tuple[str, Callable, Any]) -> Callable[[Entry], Call]:
-    """`read` holds, for each number of the loss, its name in the golden, its unit, its default."""
+def table_loss(
+    loss: Callable,
+    choices: dict[str, Any] | None = None,
+    spread: Callable | None = None,
+    **read: Read,
+) -> Callable[[Entry], Call]:
+    """`spread` is the loss together with the regulariser of its table."""
 
     def build(entry: Entry) -> Call:
-        options = entry.get("options", {})
-        numbers = {
-            ours: convert(options.get(theirs, default))
-            for ours, (theirs, convert, default) in read.items()
-        }
-        call = Call(loss, {}, lambda case: numbers, table=entry["weights"]["input"])
+        numbers = numbers_of(entry, read)
+        call = Call(loss, choices or {}, lambda case: numbers, table=entry["weights"]["input"])
         if "weight_regularizer" in entry.get("extra", {}):
             numbers["spread_weight"] = entry["extra"]["weight_reg_weight"]
-            return call._replace(loss=cosface_with_spread)
+            return call._replace(loss=spread or loss)
         if "miner" not in entry:
             return call
         counted = lambda case: {**numbers, "weights": mined_shares(entry, case)}
@@ -181,15 +233,15 @@ def table_loss(loss: Callable, **read: tuple[str, Callable, Any]) -> Callable[[E
     return build
 
 
-def cosface_with_spread(embeddings, labels, proxies, *, proxy_labels, spread_weight, **options):
-    """CosFace and the mean, over classes, of the cosine to the nearest other class."""
-    rows = proxies / jnp.linalg.norm(proxies, axis=-1, keepdims=True)
-    there = proxy_labels >= 0
-    other = there[None, :] & ~jnp.eye(len(rows), dtype=bool)
-    nearest = jnp.where(other, rows @ rows.T, -jnp.inf).max(axis=-1)
-    spread = jnp.where(there, nearest, 0.0).sum() / there.sum().astype(nearest.dtype)
-    value = losses.cosface(embeddings, labels, proxies, proxy_labels=proxy_labels, **options)
-    return value + spread_weight * spread
+def normalized_softmax(entry: Entry) -> Call:
+    """Where the rows keep their length, SphereFace without its margin."""
+    if entry["distance"]["normalize_embeddings"]:
+        return table_loss(losses.normalized_softmax, temperature=("temperature", float, 0.05))(
+            entry
+        )
+    scale = ("temperature", lambda t: 1.0 / t, 0.05)
+    margin = ("no margin", float, 1.0)
+    return table_loss(losses.sphereface, margin=margin, scale=scale)(entry)
 
 
 def mined_shares(entry: Entry, case: Padded) -> np.ndarray:
@@ -203,6 +255,9 @@ def mined_shares(entry: Entry, case: Padded) -> np.ndarray:
 # The tables.
 
 DEGREES = ("margin", math.radians, 28.6)
+TEMPERATURE = ("temperature", float, 0.1)
+SCALE = ("scale", float, 64.0)
+SOFTMAX_SCALE = ("softmax_scale", float, 1.0)
 BUILDERS: dict[str, Callable[[Entry], Call]] = {
     "ContrastiveLoss": contrastive,
     "SignalToNoiseRatioContrastiveLoss": contrastive,
@@ -211,18 +266,45 @@ BUILDERS: dict[str, Callable[[Entry], Call]] = {
     "GeneralizedLiftedStructureLoss": lifted(losses.generalized_lifted_structure, lone="zero"),
     "NPairsLoss": n_pair,
     "AngularLoss": angular,
+    "NTXentLoss": pair_loss(losses.ntxent, measures=True, temperature=("temperature", float, 0.07)),
+    "SupConLoss": pair_loss(losses.supcon, measures=True, skips=True, temperature=TEMPERATURE),
+    "MultiSimilarityLoss": pair_loss(
+        losses.multi_similarity,
+        alpha=("alpha", float, 2.0),
+        beta=("beta", float, 50.0),
+        base=("base", float, 0.5),
+    ),
+    "CircleLoss": pair_loss(
+        losses.circle, skips=True, margin=("m", float, 0.4), scale=("gamma", float, 80.0)
+    ),
+    "TupletMarginLoss": pair_loss(
+        losses.tuplet_margin, margin=("margin", math.radians, 5.73), scale=SCALE
+    ),
+    "MultipleLosses": tuplet_and_more,
+    "MarginLoss": margin,
+    "NCALoss": pair_loss(losses.nca, measures=True, scale=SOFTMAX_SCALE),
+    "FastAPLoss": fast_ap,
+    "SmoothAPLoss": pair_loss(smooth_ap_with_query, temperature=("temperature", float, 0.01)),
+    "SmoothAPReference": pair_loss(smooth_ap_with_query, temperature=TEMPERATURE),
     "CosFaceLoss": table_loss(
-        losses.cosface, margin=("margin", float, 0.35), scale=("scale", float, 64.0)
+        losses.cosface, spread=cosface_with_spread, margin=("margin", float, 0.35), scale=SCALE
     ),
-    "ArcFaceLoss": table_loss(losses.arcface, margin=DEGREES, scale=("scale", float, 64.0)),
-    "SubCenterArcFaceLoss": table_loss(
-        losses.subcenter_arcface, margin=DEGREES, scale=("scale", float, 64.0)
-    ),
+    "ArcFaceLoss": table_loss(losses.arcface, margin=DEGREES, scale=SCALE),
+    "SubCenterArcFaceLoss": table_loss(losses.subcenter_arcface, margin=DEGREES, scale=SCALE),
     "SphereFaceLoss": table_loss(
         losses.sphereface, margin=("margin", float, 4.0), scale=("scale", float, 1.0)
     ),
-    "NormalizedSoftmaxLoss": table_loss(
-        losses.adacos, scale=("temperature", lambda t: 1.0 / t, 0.05)
+    "NormalizedSoftmaxLoss": normalized_softmax,
+    "ProxyNCALoss": table_loss(losses.proxy_nca, {"own": "kept"}, scale=SOFTMAX_SCALE),
+    "ProxyAnchorLoss": table_loss(
+        losses.proxy_anchor, margin=("margin", float, 0.1), alpha=("alpha", float, 32.0)
+    ),
+    "SoftTripleLoss": table_loss(
+        losses.soft_triple,
+        spread=soft_triple_with_spread,
+        scale=("la", float, 20.0),
+        gamma=("gamma", float, 0.1),
+        margin=("margin", float, 0.01),
     ),
 }
 
@@ -259,8 +341,7 @@ NAMES = {
 LISTED = {
     "angular": "leaves the negatives at their own length, which the paper does not; the same "
     "numbers with unit rows are angular_unit",
-    "normalized_softmax_raw": "leaves the embeddings at their own length; adacos, whose scaled "
-    "softmax the other two reach, does not",
+    "fastap_power1": "bins the distance itself; fast_ap bins its square, as the paper does",
 }
 LOSSES = {
     name: BUILDERS[entry["loss"]](entry)

@@ -68,10 +68,10 @@ def ntxent(
     term = []
     for i, p in s.positive_pairs():
         positives, negatives = _sides(s, i)
-        own = float(s.d[i, p])
-        others = positives + negatives if denominator == "all" else [(own, 1.0), *negatives]
-        whole = log_sum_exp((-d / temperature, w) for d, w in others)
-        term.append((i, whole + own / temperature, s.weight(i, p)))
+        others = positives + negatives if denominator == "all" else negatives
+        gap = log_sum_exp((-d / temperature, w) for d, w in others) + s.d[i, p] / temperature
+        value = gap if denominator == "all" else softplus(gap)
+        term.append((i, value, s.weight(i, p)))
     return [term]
 
 
@@ -102,9 +102,9 @@ def multi_similarity(
     term = []
     for i in s.anchors:
         positives, negatives = _sides(s, i)
-        pull = [(-alpha * (1 - d - base), w) for d, w in positives]
-        push = [(beta * (1 - d - base), w) for d, w in negatives]
-        value = log_sum_exp([(0.0, 1.0), *pull]) / alpha + log_sum_exp([(0.0, 1.0), *push]) / beta
+        pull = log_sum_exp((-alpha * (1 - d - base), w) for d, w in positives)
+        push = log_sum_exp((beta * (1 - d - base), w) for d, w in negatives)
+        value = softplus(pull) / alpha + softplus(push) / beta
         term.append((i, value, s.weight(i)))
     return [term]
 
@@ -132,8 +132,8 @@ def tuplet_margin(x, y, refs=None, ref_labels=None, *, margin=0.1, scale=64.0, *
         theta = math.acos(min(1.0, max(-1.0, 1 - s.d[i, p])))
         target = math.cos(theta - margin)
         _, negatives = _sides(s, i)
-        gaps = [(scale * (1 - d - target), w) for d, w in negatives]
-        term.append((i, log_sum_exp([(0.0, 1.0), *gaps]), s.weight(i, p)))
+        gap = log_sum_exp((scale * (1 - d - target), w) for d, w in negatives)
+        term.append((i, softplus(gap), s.weight(i, p)))
     return [term]
 
 

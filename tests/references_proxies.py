@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from reference_pairs import inner, log_sum_exp, squared_euclidean, unit
+from reference_pairs import inner, log_sum_exp, softplus, squared_euclidean, unit
 from references import _arcface_target, _at, _cosines, _rows, _softmax_loss, _with_target
 
 __all__ = [
@@ -73,8 +73,8 @@ def proxy_anchor(
         pull = [(-alpha * (cos - margin), w) for cos, w, same in similar if same]
         push = [(alpha * (cos + margin), w) for cos, w, same in similar if not same]
         if pull:
-            pulls.append((k, log_sum_exp([(0.0, 1.0), *pull]), 1.0))
-        pushes.append((k, log_sum_exp([(0.0, 1.0), *push]), 1.0))
+            pulls.append((k, softplus(log_sum_exp(pull)), 1.0))
+        pushes.append((k, softplus(log_sum_exp(push)), 1.0))
     return [pulls, pushes]
 
 
@@ -96,16 +96,18 @@ def soft_triple(x, y, proxies, *, scale=20.0, gamma=0.1, margin=0.01, **options)
 
 
 def curricularface(x, y, proxies, *, hardness=0.0, margin=0.5, scale=64.0, **options):
-    """Classes nearer than the own one with its margin count by `hardness` and their cosine."""
+    """Classes nearer than the own one with its margin count by `hardness` and their cosine.
+
+    Beyond pi - margin they are held against the own logit as it is continued there: against
+    cos(theta + margin), which rises again, they would turn easy and the loss would fall.
+    """
 
     def logits(row, table, column, i):
         cosines = _cosines(row, table)
-        mine = cosines[column]
-        own_margin = _at(margin, i)
-        border = math.cos(math.acos(mine) + own_margin)
-        others = [c * (hardness + c) if c > border else c for c in cosines]
-        others[column] = mine
-        return _with_target(others, column, lambda c: _arcface_target(c, own_margin, False), scale)
+        target = _arcface_target(cosines[column], _at(margin, i), False)
+        others = [c * (hardness + c) if c > target else c for c in cosines]
+        others[column] = target
+        return [scale * c for c in others]
 
     return _softmax_loss(x, y, proxies, logits, **options)
 

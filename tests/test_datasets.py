@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import multiprocessing
 import pathlib
 import sys
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from jdml import datasets
-from jdml.datasets import fashion_mnist, hangul, render_hangul
+from jdml.datasets import fashion_mnist, hangul, prepared, render_hangul
 from jdml.datasets.splits import Split, Splits, by_classes, check_class_disjoint, check_counts
 
+LABEL_FILES = ("train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 pytestmark = pytest.mark.filterwarnings("default")  # of TFDS and what it imports
 
 
@@ -50,6 +52,8 @@ def test_hangul_is_prepared_as_array_record_and_read_again(data_dir):
     record = source[3]
     assert record["image"].dtype == np.uint8
     assert hangul._packed()["splits"][record["label"]] == "test"
+    assert builder.info.features["label"].names[record["label"]] == record["syllable"].decode()
+    assert builder.info.features["typeface"].names[record["typeface"]] not in hangul.HELD_OUT
     assert list(pathlib.Path(builder.data_dir).glob("*array_record*"))
 
 
@@ -91,9 +95,45 @@ def test_what_is_half_prepared_is_not_read(tmp_path, monkeypatch):
     assert len(datasets.load("hangul", data_dir=str(tmp_path)).test) == 4800
 
 
+def test_a_folder_that_lost_a_file_is_refused(tmp_path):
+    datasets.load("hangul/unseen_faces", data_dir=tmp_path)
+    (info,) = tmp_path.rglob("dataset_info.json")
+    info.unlink()
+    with pytest.raises(ValueError, match="data_dir: .* is not a whole data set"):
+        datasets.load("hangul/unseen_faces", data_dir=tmp_path)
+
+
+def test_another_file_format_is_refused():
+    def make():
+        raise ValueError("File format is already set to FileFormat.TFRECORD.")
+
+    with pytest.raises(ValueError, match="data_dir: .* another file format, expected array_record"):
+        prepared.prepared(make)
+
+
 def toy(name: str, labels: list[int]) -> Split:
     images = np.zeros((len(labels), 2, 2, 1), np.uint8)
     return Split(name, images, np.array(labels), tuple("abcdef"))
+
+
+def test_images_come_in_the_order_asked_for_and_padding_is_no_index():
+    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    split = Split("toy", images, np.array([0, 1, 1]), ("a", "b"))
+    np.testing.assert_array_equal(split.fetch([2, 0, 2]), images[[2, 0, 2]])
+    assert split.fetch([]).shape == (0, 2, 2, 1)
+    with pytest.raises(IndexError, match="indices: got -1, expected 0 to 2"):
+        split.fetch(np.array([0, -1]))
+    with pytest.raises(IndexError, match="indices: got 3, expected 0 to 2"):
+        split.fetch([3])
+    with pytest.raises(TypeError, match=r"indices: got bool\[3\], expected integers"):
+        split.fetch(np.array([True, False, True]))
+
+
+def test_b1_labels_without_a_name_are_refused():
+    with pytest.raises(ValueError, match="labels: got 1 to 3, expected 0 to 2"):
+        Split("toy", np.zeros((3, 1, 1, 1), np.uint8), np.array([1, 2, 3]), ("a", "b", "c"))
+    with pytest.raises(TypeError, match="labels: got float64, expected integers"):
+        Split("toy", np.zeros((1, 1, 1, 1), np.uint8), np.zeros(1), ("a",))
 
 
 def test_b7_shared_classes_and_wrong_counts_are_named():
@@ -135,3 +175,21 @@ def test_fashion_mnist_asks_for_tensorflow_once(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="needs TensorFlow once"):
         datasets.load("fashion_mnist", data_dir=str(tmp_path / "data"))
+
+
+def test_files_of_another_data_set_are_refused(tmp_path):
+    name = "t10k-labels-idx1-ubyte.gz"
+    local = fashion_mnist._LocalFiles(tmp_path, tmp_path)
+    (tmp_path / name).write_bytes(gzip.compress(b"digits"))
+    with pytest.raises(ValueError, match="data: .* is not the file of Fashion-MNIST"):
+        local.download_and_extract({"labels": f"http://somewhere/{name}"})
+    (tmp_path / name).write_bytes(b"half a downl")
+    with pytest.raises(ValueError, match="data: .* cannot be unpacked"):
+        local.download_and_extract({"labels": f"http://somewhere/{name}"})
+
+
+@pytest.mark.skipif(not fashion_mnist._DEBIAN.is_dir(), reason="needs Debian's files")
+def test_files_of_debian_are_those_of_fashion_mnist(tmp_path):
+    local = fashion_mnist._LocalFiles(fashion_mnist._DEBIAN, tmp_path)
+    found = local.download_and_extract({name: f"http://somewhere/{name}" for name in LABEL_FILES})
+    assert [pathlib.Path(path).stat().st_size for path in found.values()] == [60_008, 10_008]

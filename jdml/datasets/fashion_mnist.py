@@ -19,15 +19,15 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from jdml.datasets.prepared import prepared, read_all
+from jdml.datasets.prepared import opened, prepared, read_all
 from jdml.datasets.splits import Splits, by_classes, check_counts
 
 TRAIN_CLASSES, TEST_CLASSES = range(6), range(6, 10)
 # SHA-256 of the unpacked files: archives differ with the program that packed them (Debian's are
 # not those that TFDS knows), and other data sets use the same four names.
 FILES = {
-    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",  # noqa: E501
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",  # noqa: E501
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
@@ -38,8 +38,10 @@ def load(data_dir: str | None) -> Splits:
     """The splits, prepared from local IDX files where they are not there yet."""
     import tensorflow_datasets as tfds
 
-    make = lambda: tfds.builder("fashion_mnist", data_dir=data_dir, file_format="array_record")
-    builder = make()
+    def make() -> Any:
+        return tfds.builder("fashion_mnist", data_dir=data_dir, file_format="array_record")
+
+    builder = opened(make)
     if not builder.is_prepared():
         builder = _prepare(make, pathlib.Path(builder.data_dir).parents[1])
     columns = read_all(builder, "train+test")
@@ -76,8 +78,7 @@ def _prepare(make: Callable[[], Any], data_dir: pathlib.Path) -> Any:
             builder._split_generators = lambda dl_manager: generators(local)
             return builder
 
-        prepared(make_from_files, download_dir=scratch)
-    return make()
+        return prepared(make_from_files, download_dir=scratch)
 
 
 class _LocalFiles:

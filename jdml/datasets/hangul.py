@@ -73,7 +73,7 @@ class Hangul(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         held = np.isin(_packed()["typefaces"], HELD_OUT)
-        tested = held if self.builder_config.name == "unseen_faces" else ~held
+        tested = held if self.builder_config_name == "unseen_faces" else ~held
         faces = {"train": ~held, "validation": ~held, "test": tested}
         return {part: self._generate_examples(part, faces[part]) for part in COUNTS}
 

@@ -31,23 +31,23 @@ def prepared(make: Callable[[], Any], **options: Any) -> Any:
     Raises:
       ValueError: the folder cannot be written, or holds a part of a data set or other files.
     """
-    builder = make()
+    builder = opened(make)
     if builder.is_prepared():
-        return _as_array_record(builder)
+        return builder
     folder = pathlib.Path(builder.data_dir).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _turn(folder / ".lock"):
-            builder = make()
+            builder = opened(make)
             if not builder.is_prepared():
                 _refuse_part(builder)
                 builder.download_and_prepare(file_format="array_record", **options)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
         raise ValueError(
-            f"data_dir: cannot write to {folder} ({error.strerror}); "
+            f"data_dir: cannot write to {folder} ({error.strerror or error}); "
             "name another folder, or set TFDS_DATA_DIR"
         ) from error
-    return _as_array_record(builder)
+    return builder
 
 
 def _refuse_part(builder: Any) -> None:
@@ -59,15 +59,27 @@ def _refuse_part(builder: Any) -> None:
         )
 
 
-def _as_array_record(builder: Any) -> Any:
-    """Refuses what was prepared in another format: only TensorFlow can read that."""
-    found = builder.info.file_format
-    if found is None or found.value != "array_record":
+def opened(make: Callable[[], Any]) -> Any:
+    """The builder of `make`, which refuses what was prepared in another file format.
+
+    Args:
+      make: a new `tfds.core.DatasetBuilder` with `file_format="array_record"`.
+
+    Returns:
+      The builder; whether its data set is there, it knows.
+
+    Raises:
+      ValueError: the data set is there in a format that only TensorFlow can read.
+    """
+    try:
+        return make()
+    except ValueError as error:
+        if "File format" not in str(error):
+            raise
         raise ValueError(
-            f"data_dir: {builder.data_path} holds {found and found.value} files, expected "
-            "array_record; name another folder, or delete it to prepare it again"
-        )
-    return builder
+            "data_dir: this data set was prepared there in another file format, expected "
+            f"array_record; name another folder, or delete it to prepare it again ({error})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
     except FileNotFoundError as error:
         parser.exit(1, f"{error}\n")
     if not options.check:
-        np.savez_compressed(options.output, **arrays)
+        np.savez_compressed(options.output, allow_pickle=False, **arrays)
         print(f"{options.output}: {options.output.stat().st_size / 1e6:.2f} MB")
         return
     with np.load(shipped) as known:

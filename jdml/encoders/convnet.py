@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from jdml._core.options import Array, AxisName
 from jdml.encoders.neck import Neck
-from jdml.encoders.norm import BatchNorm
+from jdml.encoders.norm import BatchNorm, at_least_float32
 
 Pooling = Literal["average", "max", "gem", "grid"]
 
@@ -36,7 +37,7 @@ def standardize(
     """
     if jnp.issubdtype(images.dtype, jnp.integer):
         images = images.astype(jnp.float32) / 255.0
-    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    images = at_least_float32(images)
     if mean is not None and std is not None:
         return (images - jnp.asarray(mean, images.dtype).reshape(1, 1, 1, -1)) / jnp.asarray(
             std, images.dtype
@@ -70,10 +71,12 @@ class GeM(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Feature maps [B, H, W, F] to features [B, F]."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = jnp.maximum(at_least_float32(x), self.epsilon)
         power = self.param("power", nn.initializers.constant(self.power), ()).astype(wide.dtype)
-        raised = jnp.maximum(wide, self.epsilon) ** power
-        return raised.mean((1, 2)) ** (1.0 / power)
+        # By the largest place, so that no power overflows; the quotient does not depend on it.
+        largest = lax.stop_gradient(wide.max((1, 2), keepdims=True))
+        raised = ((wide / largest) ** power).mean((1, 2))
+        return largest[:, 0, 0] * raised ** (1.0 / power)
 
 
 class ConvNet(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jdml._core.maths import unit
 from jdml._core.options import Array, AxisName
-from jdml.encoders.norm import BatchNorm
+from jdml.encoders.norm import BatchNorm, at_least_float32
 
 
 class Neck(nn.Module):
@@ -61,8 +61,7 @@ class Neck(nn.Module):
             features = nn.Dropout(self.dropout, deterministic=not train)(features)
         # A bias before batch norm would get no gradient but rounding noise.
         dense = nn.Dense(self.dim, use_bias=self.norm != "batch", dtype=self.dtype)
-        rows = dense(features.astype(self.dtype))
-        rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+        rows = at_least_float32(dense(features.astype(self.dtype)))
         if self.norm == "batch":
             rows = BatchNorm()(rows, train=train, where=where, axis_name=axis_name)
         elif self.norm == "layer":

@@ -10,6 +10,22 @@ from jdml._core.options import Array, AxisName
 from jdml._core.reduce import total
 
 
+def at_least_float32(x: Array) -> Array:
+    """x as float32, or as float64 where it is that already.
+
+    Args:
+      x: any floating array.
+
+    Returns:
+      The same shape.
+
+    Example:
+      >>> at_least_float32(jnp.zeros((), jnp.bfloat16)).dtype
+      dtype('float32')
+    """
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
 def moments(
     x: Array, where: Array | None = None, axis_name: AxisName | None = None
 ) -> tuple[Array, Array, Array]:
@@ -101,15 +117,15 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, features)
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = at_least_float32(x)
         mean, var = running_mean.value, running_var.value
         if train:
             mean, var, count = moments(wide, where, axis_name)
             if not self.is_initializing():
-                rate = jnp.where(count > 0, 1.0 - self.momentum, 0.0).astype(mean.dtype)
                 for running, now in ((running_mean, mean), (running_var, var)):
-                    step = (rate * (now - running.value)).astype(running.value.dtype)
-                    running.value = running.value + step
+                    old = running.value
+                    moved = old + (1.0 - self.momentum) * (now.astype(old.dtype) - old)
+                    running.value = jnp.where(count > 0, moved, old)
         slope = scale.astype(wide.dtype) * lax.rsqrt(var.astype(wide.dtype) + self.epsilon)
         shift = bias.astype(wide.dtype) - mean.astype(wide.dtype) * slope
         axes = tuple(range(x.ndim - 1))

@@ -1,0 +1,1 @@
+"""Commands that train and measure embeddings: `python -m experiments.train --help`."""

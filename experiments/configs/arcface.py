@@ -1,0 +1,9 @@
+"""ArcFace: a margin on the angle. The default of the command.
+
+python -m experiments.train --loss arcface
+Two CPU cores, 2 minutes: MAP@R 0.00 on the 300 unseen syllables.
+"""
+
+loss = "arcface"
+loss_options = {"margin": 0.2, "scale": 30.0}
+classes_per_batch, per_class = 64, 2

@@ -1,0 +1,13 @@
+"""Contrastive loss on unit rows: every pair of the batch.
+
+python -m experiments.train --loss contrastive
+Two CPU cores, 2 minutes: MAP@R 0.00 on the 300 unseen syllables.
+"""
+
+from jdml import distances
+
+loss = "contrastive"
+loss_options = {
+    "negative_margin": 0.9,
+    "distance": distances.normalized(distances.euclidean),
+}

@@ -1,0 +1,8 @@
+"""N-pair loss with its norm penalty.
+
+python -m experiments.train --loss n_pair
+Two CPU cores, 2 minutes: MAP@R 0.00 on the 300 unseen syllables.
+"""
+
+loss = "n_pair"
+loss_options = {"norm_weight": 0.002}

@@ -1,0 +1,8 @@
+"""SphereFace with its annealing, scale from the norm of the rows.
+
+python -m experiments.train --loss sphereface
+Two CPU cores, 2 minutes: MAP@R 0.00 on the 300 unseen syllables.
+"""
+
+loss = "sphereface"
+loss_options = {"margin": 4.0}

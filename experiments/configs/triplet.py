@@ -1,0 +1,10 @@
+"""Triplet loss on unit rows: all triplets, averaged over those that are active.
+
+python -m experiments.train --loss triplet
+Two CPU cores, 2 minutes: MAP@R 0.00 on the 300 unseen syllables.
+"""
+
+from jdml import distances
+
+loss = "triplet"
+loss_options = {"margin": 0.2, "distance": distances.normalized(distances.euclidean)}

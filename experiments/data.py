@@ -1,0 +1,80 @@
+"""What a run trains on and what it searches among, by the name of a data set."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.settings import Settings
+from jdml import datasets
+from jdml.datasets import Split
+from jdml.samplers import ClassBalanced
+
+# `hangul` trains without the typefaces that `hangul/unseen_faces` tests, so that one training
+# answers both questions: new syllables in any of the 20 typefaces, and in five new ones alone.
+SPLITS = {
+    "hangul": {
+        "train": ("hangul/unseen_faces", "train"),
+        "test": ("hangul", "test"),
+        "unseen_faces": ("hangul/unseen_faces", "test"),
+    }
+}
+
+
+class Images(NamedTuple):
+    """Pictures in memory."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray  # int [N]
+    names: tuple[str, ...]  # of each label
+
+
+class Data(NamedTuple):
+    """Training images and the sets that are searched, none of whose classes are trained on."""
+
+    train: Images  # labels 0 .. C - 1, so that a class table has a row for each
+    tests: dict[str, Images]  # "test", and more where the same training answers more
+    num_classes: int
+    sampler: ClassBalanced
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """Training batch `number`, from 0: a pure function of the seed and the number."""
+        rows = self.sampler(number)
+        return {"images": self.train.images[rows], "labels": self.train.labels[rows]}
+
+
+def load(settings: Settings) -> Data:
+    """The data of a run, prepared on first use.
+
+    Raises:
+      ValueError: an unknown or missing data set, or batches that it cannot fill.
+    """
+    read = functools.cache(functools.partial(datasets.load, data_dir=settings.data_dir or None))
+    default = {"train": (settings.data, "train"), "test": (settings.data, "test")}
+    try:
+        sets = {
+            name: _in_memory(getattr(read(source), split))
+            for name, (source, split) in SPLITS.get(settings.data, default).items()
+        }
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        raise ValueError(f"data: {str(error).removeprefix('name: ')}") from error
+    train = sets.pop("train")
+    classes, labels = np.unique(train.labels, return_inverse=True)
+    train = Images(train.images, labels.astype(np.int32), tuple(train.names[c] for c in classes))
+    return Data(train, sets, len(classes), _sampler(settings, train.labels))
+
+
+def _in_memory(split: Split) -> Images:
+    return Images(split.fetch(np.arange(len(split))), split.labels, tuple(split.class_names))
+
+
+def _sampler(settings: Settings, labels: np.ndarray) -> ClassBalanced:
+    largest = int(np.bincount(labels).max())
+    if settings.per_class > largest:
+        raise ValueError(
+            f"per_class: got {settings.per_class}, expected {largest} or less, "
+            f"the images of the largest class of {settings.data}"
+        )
+    return ClassBalanced(labels, settings.classes_per_batch, settings.per_class, seed=settings.seed)

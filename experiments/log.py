@@ -1,0 +1,130 @@
+"""What a person watches during a run, and what stays of it: a bar, a CSV file, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+
+COLUMNS: tuple[str, ...] = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
+
+
+class Log:
+    """Rows of numbers by step, in `log.csv` and as TensorBoard events.
+
+    Args:
+      folder: of the run.
+      first: rows of this step and later are dropped from the file: a resumed run writes them anew.
+    """
+
+    def __init__(self, folder: pathlib.Path, first: int):
+        from tensorboardX import SummaryWriter
+
+        self._path = folder / "log.csv"
+        kept = [row for row in read_log(folder) if row["step"] < first]
+        self._file = self._path.open("w", newline="")
+        self._rows = csv.DictWriter(self._file, list(COLUMNS))
+        self._rows.writeheader()
+        self._rows.writerows(kept)
+        self._events = SummaryWriter(str(folder / "events"), purge_step=first if first else None)
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """One row; `numbers` holds every column but the step."""
+        self._rows.writerow({"step": step, **numbers})
+        self._file.flush()
+        for name, number in numbers.items():
+            self._events.add_scalar(f"train/{name}", number, step)
+
+    def scores(self, step: int, prefix: str, scores: Mapping[str, float]) -> None:
+        """Retrieval scores at the end, as TensorBoard events."""
+        for name, number in scores.items():
+            self._events.add_scalar(f"{prefix}/{name}", number, step)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read_log(folder: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of `log.csv`, none where there is no file."""
+    path = folder / "log.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+
+
+class Progress:
+    """A bar with loss, images a second and time left; plain lines where there is no terminal."""
+
+    def __init__(self, steps: int, done: int):
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._steps, self._start, self._done = steps, time.perf_counter(), done
+        self._bar = None
+        self._told = done
+        if sys.stdout.isatty():
+            self._bar = Bar(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(
+                    "loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} images/s  left"
+                ),
+                TimeRemainingColumn(),
+            )
+            self._task = self._bar.add_task("", total=steps, completed=done, loss=0.0, speed=0.0)
+
+    def show(self, step: int, loss: float, speed: float) -> None:
+        """After a step."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, loss=loss, speed=speed)
+        elif step - self._told >= self._steps / 10 or step == self._steps:
+            passed = time.perf_counter() - self._start
+            left = passed / max(step - self._done, 1) * (self._steps - step)
+            print(
+                f"step {step}/{self._steps}  loss {loss:.3f}  "
+                f"{speed:,.0f} images/s  {left:.0f} s left",
+                flush=True,
+            )
+            self._told = step
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Speed:
+    """Images a second, without the first steps, which compile.
+
+    Args:
+      images: of one step.
+    """
+
+    def __init__(self, images: int):
+        self._images = images
+        self._times: list[tuple[int, float]] = []
+
+    def at(self, step: int) -> float:
+        """Tells that `step` is done; returns images a second since the last time."""
+        self._times.append((step, time.perf_counter()))
+        return self._between(-2) if len(self._times) > 1 else 0.0
+
+    def overall(self) -> float:
+        """Images a second since the first time told."""
+        return self._between(0) if len(self._times) > 1 else 0.0
+
+    def _between(self, first: int) -> float:
+        (step, then), (last, now) = self._times[first], self._times[-1]
+        return self._images * (last - step) / max(now - then, 1e-9)

@@ -1,0 +1,34 @@
+"""The pictures of a run, as PNG files in its folder."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments.data import Images
+from jdml import report, retrieval
+
+
+def draw(
+    folder: pathlib.Path,
+    log: Sequence[Mapping[str, float]],
+    embeddings: np.ndarray,
+    searched: Images,
+) -> None:
+    """Draws the training curve, and what the embedding makes of images of unseen classes.
+
+    Args:
+      folder: of the run; gets training_curve, gallery, similarities and map, as .png.
+      log: rows with "step" and "loss".
+      embeddings: [N, D] of the images searched.
+      searched: these images.
+    """
+    images, labels, names = searched
+    steps, losses = ([row[name] for row in log] for name in ("step", "loss"))
+    report.training_curve(folder / "training_curve.png", steps, losses)
+    nearest = retrieval.neighbours(embeddings, k=min(9, len(labels) - 1)).indices
+    report.retrieval_gallery(folder / "gallery.png", images, labels, nearest, names)
+    report.similarity_histogram(folder / "similarities.png", embeddings, labels)
+    report.embedding_map(folder / "map.png", embeddings, labels, images, names)

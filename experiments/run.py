@@ -1,0 +1,169 @@
+"""One training run, from data to metrics, pictures and a checkpoint that it can go on from."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import augment, objectives, pictures
+from experiments.data import Data, Images, load
+from experiments.files import choose_folder, make, write_json
+from experiments.log import Log, Progress, Speed, read_log
+from experiments.settings import Settings
+from jdml import encoders, metrics, training
+from jdml.checkpoints import Checkpoints
+from jdml.training import TrainState
+
+SCORES = ("recall_at_1", "map_at_r", "r_precision")
+
+
+class Run(NamedTuple):
+    """A run that can start: nothing is wrong with it, and nothing written yet."""
+
+    settings: Settings
+    folder: pathlib.Path
+    resume: bool
+    data: Data
+    parts: Parts
+    started: float  # seconds of `time.perf_counter`
+
+
+class Parts(NamedTuple):
+    """What a run is built from; nothing of it changes while it trains."""
+
+    step: Any  # (state, batch) -> (state, metrics), on all devices
+    embed: Any  # (state, images [N, H, W, C]) -> embeddings [N, D]
+    fresh: TrainState
+    rate: Any  # step -> learning rate
+
+
+def build(settings: Settings, data: Data) -> Parts:
+    """Encoder, objective and optimizer, and the steps that tie them together."""
+    encoder = encoders.ConvNet(
+        dim=settings.dim,
+        widths=settings.widths,
+        strides=tuple(2 if block < 3 else 1 for block in range(len(settings.widths))),
+        pooling=settings.pooling,  # pyright: ignore[reportArgumentType]
+    )
+    objective = objectives.objective(settings.loss, data.num_classes, settings.loss_options)
+    optimizer = training.optimizer(
+        settings.learning_rate,
+        steps=settings.steps,
+        weight_decay=settings.weight_decay,
+        table_multiplier=settings.table_multiplier,
+    )
+    parts = {"encoder": encoder, "objective": objective, "optimizer": optimizer}
+    warp = augment.warper(augment.scaled(settings.warp)) if settings.warp else None
+    step = functools.partial(training.train_step, **parts, augment=warp)
+    fresh = training.create_state(
+        jax.random.key(settings.seed), images=data.train.images[:1], **parts
+    )
+    jax.eval_shape(
+        step, fresh, data.batch(0)
+    )  # what does not fit is said before anything is written
+    embed = jax.jit(functools.partial(training.eval_step, encoder=encoder))
+    return Parts(
+        step=training.parallel(step, settings.parallel),  # pyright: ignore[reportArgumentType]
+        embed=functools.partial(training.embed, embed),
+        fresh=fresh,
+        rate=training.schedule(settings.learning_rate, steps=settings.steps),
+    )
+
+
+def fit(
+    settings: Settings,
+    data: Data,
+    parts: Parts,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    log: Log,
+) -> tuple[TrainState, float]:
+    """Trains from the state's step to the last one.
+
+    Returns:
+      The last state, and images a second without the first steps, which compile.
+
+    Raises:
+      FloatingPointError: the loss is no number any more.
+    """
+    speed = Speed(settings.classes_per_batch * settings.per_class)
+    done = int(state.step)
+    with Progress(settings.steps, done) as progress:
+        for step in range(done + 1, settings.steps + 1):
+            state, measured = parts.step(state, data.batch(step - 1))
+            last = step == settings.steps
+            if (
+                step % 20 == 0 or last
+            ):  # reading a number waits: at each step cores would stand idle
+                row = {name: float(value) for name, value in measured.items()}
+                if not np.isfinite(row["loss"]):
+                    raise FloatingPointError(f"loss: got {row['loss']} at step {step}")
+                now = speed.at(step)
+                rate = float(parts.rate(step - 1))
+                log.write(step, {**row, "learning_rate": rate, "images_per_second": now})
+                progress.show(step, row["loss"], now)
+            if step % settings.checkpoint_every == 0 or last:
+                checkpoints.save(state, settings.as_json())
+    return state, speed.overall()
+
+
+def score(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Exact retrieval among the images themselves."""
+    found = metrics.retrieval(embeddings, labels)
+    return {name: round(float(found[name]), 5) for name in SCORES}
+
+
+def raw_pixels(split: Images) -> np.ndarray:
+    """The pixels as embeddings: what retrieval is worth without training."""
+    return split.images.reshape(len(split.labels), -1).astype(np.float32) / 255.0
+
+
+def prepare(settings: Settings, resume: bool) -> Run:
+    """Everything before the first file is written: what is wrong is found here.
+
+    Raises:
+      ValueError: one line that names the wrong setting.
+    """
+    started = time.perf_counter()
+    folder = choose_folder(settings, resume)
+    data = load(settings)
+    parts = build(settings, data)
+    make(folder)
+    return Run(settings, folder, resume, data, parts, started)
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Trains, evaluates, draws, and writes all of it to the folder of the run.
+
+    Returns:
+      What `metrics.json` holds.
+    """
+    settings, folder, data, parts = run.settings, run.folder, run.data, run.parts
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
+        state = parts.fresh
+        if run.resume and (found := checkpoints.restore_latest(state)) is not None:
+            state = found[0]
+        write_json(folder / "config.json", settings.as_json())
+        log = stack.enter_context(Log(folder, int(state.step) + 1))
+        raw = {
+            name: score(raw_pixels(images), images.labels) for name, images in data.tests.items()
+        }
+        state, speed = fit(settings, data, parts, state, checkpoints, log)
+        rows = {name: parts.embed(state, images.images) for name, images in data.tests.items()}
+        found = {name: score(rows[name], images.labels) for name, images in data.tests.items()}
+        for name, scores in found.items():
+            log.scores(settings.steps, name, scores)
+    result = {"raw": raw.pop("test"), "test": found.pop("test")}
+    result |= {name: {"raw": raw[name], "test": scores} for name, scores in found.items()}
+    pictures.draw(folder, read_log(folder), rows["test"], data.tests["test"])
+    seconds = round(time.perf_counter() - run.started, 1)
+    result |= {"seconds": seconds, "images_per_second": round(speed, 1)}
+    write_json(folder / "metrics.json", result)
+    return result

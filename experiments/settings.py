@@ -1,0 +1,172 @@
+"""What a training run is made of: numbers from a file of the loss, a config file and flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
+
+from experiments.objectives import known
+
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+
+
+def _field(default: Any, about: str, group: str = "the run") -> Any:
+    return dataclasses.field(default=default, metadata={"about": about, "group": group})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on. Each field is a flag, and a name in a config file."""
+
+    data: str = _field("hangul", "hangul, hangul/unseen_faces or fashion_mnist")
+    loss: str = _field("arcface", "of jdml.losses, with the numbers of its config")
+    loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # no flag
+    steps: int = _field(2000, "training steps")
+    seed: int = _field(0, "of parameters, batches and warps")
+    parallel: str = _field("jit", "how devices share a batch: jit, pmap or shard_map")
+
+    classes_per_batch: int = _field(32, "classes in a batch, P", "batches")
+    per_class: int = _field(4, "images of each of them, K", "batches")
+    warp: float = _field(1.0, "strength of the random warps; 0 turns them off", "batches")
+
+    learning_rate: float = _field(3e-3, "the encoder's highest", "optimizer")
+    table_multiplier: float = _field(1.0, "class tables learn at this times that", "optimizer")
+    weight_decay: float = _field(5e-4, "decoupled, on kernels", "optimizer")
+
+    dim: int = _field(128, "width of the embedding", "encoder")
+    widths: tuple[int, ...] = _field((32, 64, 128, 256), "features of each block", "encoder")
+    pooling: str = _field("grid", "average, max, gem or grid", "encoder")
+
+    data_dir: str = _field("", "folder of TFDS data sets; its own by default", "files")
+    run_dir: str = _field("runs", "folder of all runs", "files")
+    name: str = _field("", "folder of this run in it; DATA-LOSS-SEED by default", "files")
+    checkpoint_every: int = _field(500, "steps between checkpoints", "files")
+
+    def folder(self) -> pathlib.Path:
+        """Where the run writes."""
+        default = f"{self.data.replace('/', '-')}-{self.loss}-{self.seed}"
+        return pathlib.Path(self.run_dir) / (self.name or default)
+
+    def as_json(self) -> dict[str, Any]:
+        """As config.json holds it: what JSON cannot hold is written out as text."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=repr))
+
+    def check(self) -> None:
+        """Raises ValueError for values that no run could use."""
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if field.name != "loss_options":
+                _expect(field.name, repr(value), fits, f"a value like {field.default!r}")
+        _expect("loss_options", self.loss_options, isinstance(self.loss_options, dict), "a dict")
+        widths = self.widths and all(isinstance(width, int) and width > 0 for width in self.widths)
+        _expect("widths", self.widths, bool(widths), "whole numbers of 1 or more")
+        for name in ("steps", "classes_per_batch", "per_class", "dim", "checkpoint_every"):
+            _expect(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        for name in ("seed", "warp", "weight_decay", "table_multiplier"):
+            _expect(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
+        _expect("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
+        for name, choices in (
+            ("parallel", ("jit", "pmap", "shard_map")),
+            ("pooling", ("average", "max", "gem", "grid")),
+        ):
+            value = getattr(self, name)
+            _expect(name, repr(value), value in choices, f"one of {', '.join(choices)}")
+        plain = pathlib.PurePath(self.name)
+        _expect("name", repr(self.name), len(plain.parts) <= 1 and self.name != "..", "one folder")
+
+
+def _expect(name: str, got: Any, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"{name}: got {got}, expected {expected}")
+
+
+# ---------------------------------------------------------------- config files
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The settings that a Python file gives: its names that are fields of `Settings`.
+
+    Raises:
+      ValueError: a file that is missing or fails, or a lower-case name that is no setting.
+    """
+    try:
+        names = runpy.run_path(str(path))
+    except OSError as error:
+        raise ValueError(f"config: cannot read {path} ({error.strerror})") from error
+    except Exception as error:  # whatever a user's file may raise
+        raise ValueError(f"config: {path} fails: {type(error).__name__}: {error}") from error
+    hints = get_type_hints(Settings)
+    values = {}
+    for name, value in names.items():
+        if name in hints:
+            values[name] = value
+        elif name.islower() and not name.startswith("_") and _is_plain(value):
+            known = ", ".join(sorted(hints))
+            raise ValueError(f"config: {path} sets {name}, expected one of {known}")
+    return values
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, tuple, list, dict))
+
+
+# ---------------------------------------------------------------- flags
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Settings, bool]:
+    """Settings from the command line, and whether to resume.
+
+    Flags win over the file of `--config`, that over the file of the loss in `experiments/configs`,
+    and that over the defaults of `Settings`.
+
+    Raises:
+      ValueError: a wrong value, in one line.
+    """
+    usage = f"{prog} [--data NAME] [--loss NAME] [--steps N] [--config FILE] [options]"
+    parser = _Parser(prog=prog, usage=usage, description=about, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="a Python file that sets any of these")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        if field.name == "loss_options":
+            continue
+        title = field.metadata["group"]
+        group = groups[title] = groups.get(title) or parser.add_argument_group(title)
+        default: Any = field.default
+        kind, several = type(default), isinstance(default, tuple)
+        default = " ".join(map(str, default)) if several else default
+        about_default = f" ({default})" if default != "" else ""
+        group.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=int if several else kind,
+            nargs="+" if several else None,
+            metavar=("N" if several or kind is int else "X" if kind is float else "NAME"),
+            help=field.metadata["about"] + about_default,
+        )
+    flags = vars(parser.parse_args(argv))
+    config, resume = flags.pop("config"), flags.pop("resume")
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in flags.items()
+        if value is not None
+    }
+    from_file = read_config(pathlib.Path(config)) if config else {}
+    loss = given.get("loss", from_file.get("loss", Settings.loss))
+    _expect("loss", repr(loss), loss in known(), f"one of {', '.join(known())}")
+    own = CONFIGS / f"{loss}.py"
+    values: dict[str, Any] = {**(read_config(own) if own.exists() else {}), **from_file, **given}
+    _expect("loss", loss, from_file.get("loss", loss) == loss, f"that of {config}")
+    settings = Settings(**values)
+    settings.check()
+    return settings, resume

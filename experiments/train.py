@@ -1,0 +1,69 @@
+"""Trains an embedding, measures it on classes that it never saw, and draws what it learned.
+
+python -m experiments.train                       # hangul, two CPU cores, under four minutes
+python -m experiments.train --loss triplet --seed 1
+python -m experiments.train --data fashion_mnist
+python -m experiments.train --name mine --resume  # goes on after an interruption
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.settings import parse
+
+PROG = "python -m experiments.train"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 2 for a wrong setting, 1 for a run that failed."""
+    try:
+        settings, resume = parse(argv, prog=PROG, about=(__doc__ or "").partition("\n")[0])
+        from experiments import run  # --help and wrong flags answer without waiting for it
+
+        ready = run.prepare(settings, resume)
+    except ValueError as error:
+        return complain(error, 2)
+    print(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
+    try:
+        result = run.train(ready)
+    except FloatingPointError as error:
+        return complain(error, 1)
+    except KeyboardInterrupt:
+        return complain(f"stopped; --name {ready.folder.name} --resume goes on", 130)
+    show(result)
+    print(f"{result['seconds']:.0f} s in all; everything is in {ready.folder}")
+    return 0
+
+
+def show(result: dict[str, Any]) -> None:
+    """A table of what was measured, raw pixels beside the trained embedding."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "recall@1", "MAP@R", "R-precision")
+    groups = {"unseen classes": result}
+    groups |= {
+        k.replace("_", " "): v
+        for k, v in result.items()
+        if k not in ("raw", "test") and isinstance(v, dict)
+    }
+    for title, group in groups.items():
+        for row, name in (("raw pixels", "raw"), ("trained", "test")):
+            scores = (
+                f"{group[name][key]:.3f}" for key in ("recall_at_1", "map_at_r", "r_precision")
+            )
+            table.add_row(f"{title}, {row}", *scores)
+    Console().print(table)
+
+
+def complain(message: object, code: int) -> int:
+    """One line on the error stream; JAX appends more to errors inside a traced function."""
+    print(f"{PROG}: {str(message).splitlines()[0]}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The training command: every file of a tiny run, going on after a stop, and wrong settings."""
+
+import csv
+import json
+import os
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import settings, train
+from experiments.augment import Warp, warper
+from experiments.objectives import objective
+from experiments.settings import Settings, parse
+from jdml.checkpoints import Checkpoints
+
+TINY = ("--classes-per-batch", "4", "--per-class", "2", "--dim", "4", "--widths", "2", "2")
+PICTURES = ("training_curve.png", "gallery.png", "similarities.png", "map.png")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture
+def command(tmp_path, data_dir, quick_compile):
+    """Runs the command in a folder of its own."""
+    base = [*TINY, "--run-dir", str(tmp_path / "runs"), "--data-dir", str(data_dir)]
+    return lambda *argv: train.main([*base, *argv])
+
+
+def rows(folder):
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_tiny_run_writes_every_file(command, tmp_path, capsys):
+    assert command("--steps", "3", "--loss", "cosface") == 0
+    folder = tmp_path / "runs" / "hangul-cosface-0"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["loss"], config["steps"], config["widths"]) == ("cosface", 3, [2, 2])
+    result = json.loads((folder / "metrics.json").read_text())
+    unseen = result["unseen_faces"]
+    for scores in (result["raw"], result["test"], unseen["raw"], unseen["test"]):
+        assert scores.keys() == {"recall_at_1", "map_at_r", "r_precision"}
+        assert all(0 < score < 1 for score in scores.values())
+    assert result["seconds"] > 0
+    assert [int(row["step"]) for row in rows(folder)] == [3]
+    assert list((folder / "events").glob("events.out.tfevents*"))
+    assert os.listdir(folder / "checkpoints") == ["3"]
+    for name in PICTURES:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG"), name
+    out = capsys.readouterr().out
+    assert "raw pixels" in out
+    assert "unseen faces" in out
+    assert str(folder) in out
+
+
+def test_a_resumed_run_is_the_undisturbed_one(command, tmp_path, monkeypatch):
+    argv = ("--steps", "4", "--checkpoint-every", "2", "--loss", "contrastive", "--seed", "5")
+    assert command(*argv, "--name", "whole") == 0
+
+    save = Checkpoints.save
+
+    def save_and_stop(self, state, config=None):
+        save(self, state, config)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        assert command(*argv, "--name", "cut") == 130
+    runs = tmp_path / "runs"
+    assert not (runs / "cut" / "metrics.json").exists()
+    assert command(*argv, "--name", "cut", "--resume") == 0
+    whole, cut = (json.loads((runs / n / "metrics.json").read_text()) for n in ("whole", "cut"))
+    assert cut["test"] == whole["test"]
+    assert [row["loss"] for row in rows(runs / "cut")] == [
+        row["loss"] for row in rows(runs / "whole")
+    ]
+
+
+# ---------------------------------------------------------------- wrong settings
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        ("--loss arcfase", "loss: got 'arcfase', expected one of .*arcface.*triplet"),
+        ("--data hangeul", "data: got 'hangeul', expected one of hangul, .*fashion_mnist"),
+        ("--per-class 17", "per_class: got 17, expected 16 or less"),
+        ("--classes-per-batch 501", "classes_per_batch: got 501, expected 500"),
+        ("--parallel jmap", "parallel: got 'jmap', expected one of jit, pmap, shard_map"),
+        ("--pooling mean", "pooling: got 'mean', expected one of average"),
+        ("--steps 0", "steps: got 0, expected 1 or more"),
+        ("--steps many", "argument --steps: invalid int value: 'many'"),
+        ("--learning-rate -1", "learning_rate: got -1.0, expected more than 0"),
+        ("--stepz 3", "unrecognized arguments: --stepz 3"),
+        ("--config nowhere.py", "config: cannot read nowhere.py"),
+        ("--name a/b", "name: got 'a/b', expected one folder"),
+        ("--resume", "resume: got .*hangul-arcface-0, expected the folder of a run"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_writes_nothing(argv, names, command, tmp_path, capsys):
+    try:
+        code = command(*argv.split())
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("python -m experiments.train: ")
+    assert re.search(names, error), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(command, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command("--run-dir", str(tmp_path / "file" / "runs")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run_dir: cannot write to" in error
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_named_run_is_not_overwritten(command, tmp_path, capsys):
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert command("--name", "mine") == 2
+    assert "name: got" in capsys.readouterr().err
+    assert command("--name", "mine", "--resume") == 2  # and other settings are named
+    assert "expected None as in" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- settings
+
+
+def parsed(*argv):
+    return parse(argv, prog="train", about="Trains.")[0]
+
+
+def test_flags_win_over_config_files_and_those_over_defaults(tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text('"""Mine."""\nsteps = 7\ndim = 9\nloss = "cosface"\n')
+    got = parsed("--config", str(config), "--steps", "8")
+    assert (got.steps, got.dim, got.loss) == (8, 9, "cosface")
+    assert got.run_dir == Settings().run_dir
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("stepz = 3", "sets stepz, expected one of .*steps"),
+        ("steps = 'many'", "steps: got 'many', expected a value like"),
+        ("widths = (0,)", r"widths: got \(0,\), expected whole numbers of 1 or more"),
+        ("loss_options = 3", "loss_options: got 3, expected a dict"),
+        ("1 / 0", "fails: ZeroDivisionError"),
+        ("loss = 'cosface'", "loss: got triplet, expected that of"),
+    ],
+)
+def test_a_wrong_config_file_is_one_line(tmp_path, text, names):
+    config = tmp_path / "wrong.py"
+    config.write_text(text + "\n")
+    with pytest.raises(ValueError, match=names):
+        parsed("--config", str(config), *(["--loss", "triplet"] if "cosface" in text else []))
+
+
+@pytest.mark.parametrize("path", sorted(settings.CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_says_what_to_expect_and_builds_its_objective(path):
+    text = path.read_text()
+    for word in ("python -m experiments.train", "MAP@R", "cores"):
+        assert word in text.split('"""')[1], word
+    got = parsed("--config", str(path))
+    objective(got.loss, 5, got.loss_options)
+    assert got == parsed("--loss", path.stem)
+
+
+def test_help_lists_every_flag(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed("--help")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--data", "--loss", "--steps", "--seed", "--parallel", "--config", "--resume"):
+        assert flag in out
+
+
+# ---------------------------------------------------------------- warps
+
+
+def test_a_warp_is_a_function_of_its_key_and_moves_a_dot_a_little():
+    images = np.zeros((6, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 255
+    keys = jax.random.split(jax.random.key(0), 6)
+    warp = warper(Warp(shift=0.2))
+    got = np.asarray(warp(keys, images))
+    np.testing.assert_array_equal(got, warp(keys, images))
+    assert got.min() >= 0
+    assert got.max() <= 1
+    places = np.array([np.argwhere(image[..., 0] > 0).mean(axis=0) for image in got])
+    assert np.abs(places - 4).max() < 9 * 0.2 * 1.2 + 1
+    assert np.ptp(places, axis=0).min() > 0.5  # each image its own
