@@ -68,7 +68,7 @@ def _by_positive(pairs: Pairs) -> Pairs:
         return pairs
     b, width = pairs.positives.shape
     shape = (b, width, pairs.negatives.shape[-1])
-    spread = lambda x: None if x is None else jnp.broadcast_to(x[:, None, :], shape)
+    spread = lambda x: jnp.broadcast_to(x[:, None, :], shape)
     return pairs._replace(
         negatives=spread(pairs.negatives),
         negative_weights=_keep(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS
 
@@ -109,7 +110,7 @@ def _fits_int32(name: str, array: np.ndarray) -> None:
 
 def known_classes(labels: Any, n_classes: int) -> None:
     """Refuses labels beyond the class table, where values are at hand: outside jit."""
-    if isinstance(labels, jax.core.Tracer) or labels is None or not np.size(labels):
+    if isinstance(labels, Tracer) or labels is None or not np.size(labels):
         return
     largest = int(np.max(np.asarray(labels)))
     if largest >= n_classes:

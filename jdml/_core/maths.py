@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdml._core.options import Array, Distance
+from jdml._core.options import Array, Distance, Number
 
 
 def unit(rows: Array, order: float = 2.0) -> Array:
@@ -71,7 +71,7 @@ def measure(distance: Distance, x: Array, y: Array, needed: Array | None = None)
 
 
 @jax.custom_jvp
-def cosine_of_angle(cosine: Array, multiplier: Array, offset: Array) -> Array:
+def cosine_of_angle(cosine: Array, multiplier: Number, offset: Number) -> Array:
     """cos(multiplier * theta + offset) from cos(theta), with a derivative that stays finite.
 
     The derivative by cos(theta) is `multiplier sin(multiplier theta + offset) / sin(theta)`. The
@@ -105,7 +105,7 @@ def angle_of(cosine: Array) -> Array:
     return jnp.arctan2(safe_sqrt(1.0 - cosine * cosine), cosine)
 
 
-def monotone_cosine(cosine: Array, multiplier: Array, offset: Array) -> Array:
+def monotone_cosine(cosine: Array, multiplier: Number, offset: Number) -> Array:
     """cos(t), t = multiplier * theta + offset, continued so that it falls for every t.
 
     psi(t) = (-1)^k cos(t) - 2k with k = floor(t / pi): the continuation of SphereFace.
@@ -115,7 +115,7 @@ def monotone_cosine(cosine: Array, multiplier: Array, offset: Array) -> Array:
     return sign * cosine_of_angle(cosine, multiplier, offset) - 2.0 * turns
 
 
-def arc_target(cosine: Array, margin: Array) -> Array:
+def arc_target(cosine: Array, margin: Number) -> Array:
     """cos(theta + margin), and cos(theta) - margin sin(margin) where that would rise again."""
     turned = cosine_of_angle(cosine, jnp.ones((), cosine.dtype), margin)
     return jnp.where(cosine > -jnp.cos(margin), turned, cosine - margin * jnp.sin(margin))

@@ -36,14 +36,15 @@ class Pairs(NamedTuple):
     negatives: Array  # [b, N], or [b, P, N] when each positive has negatives of its own
     positive_weights: Array  # the shape of positives
     negative_weights: Array  # the shape of negatives
+    # From here on, None where a loss or a miner does not ask for it.
     # The reference that each entry belongs to; None while the columns are the references, in order.
-    positive_columns: Array | None = None  # the shape of positives
-    negative_columns: Array | None = None  # the shape of negatives
+    positive_columns: Any = None  # the shape of positives
+    negative_columns: Any = None  # the shape of negatives
     mates: Mates | None = None  # only while positive columns are the references
-    anchor_values: Array | None = None  # [b] the row statistic of the anchor
-    positive_values: Array | None = None  # [b, P] the row statistic of each positive
-    between: Array | None = None  # [R, R] distances between references, where a loss asks for them
-    between_weights: Array | None = None  # [R, R] 1 where two references are of different classes
+    anchor_values: Any = None  # [b] the row statistic of the anchor
+    positive_values: Any = None  # [b, P] the row statistic of each positive
+    between: Any = None  # [R, R] distances between references, where a loss asks for them
+    between_weights: Any = None  # [R, R] 1 where two references are of different classes
 
 
 Miner: TypeAlias = Callable[[Pairs], Pairs]

@@ -236,7 +236,7 @@ def _own_batch(
     return _references(*gathered), own
 
 
-def _given(refs: Array, labels: Array, where: Array | None) -> _References:
+def _given(refs: Array, labels: Any, where: Array | None) -> _References:
     exists = labels >= 0 if where is None else where & (labels >= 0)
     return _references(jnp.where(exists[:, None], refs, 0.0), labels, exists)
 

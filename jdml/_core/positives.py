@@ -136,7 +136,7 @@ def _place(jacobian: Any, step: Any, at: Array) -> Any:
 
 
 def _put(rows: _Rows, live: list[int], new: tuple) -> _Rows:
-    return _Rows(*(new[live.index(i)] if i in live else x for i, x in enumerate(rows)))
+    return rows._replace(**{_Rows._fields[i]: value for i, value in zip(live, new)})
 
 
 def _all_zero(tangents: Any) -> bool:

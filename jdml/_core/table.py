@@ -162,7 +162,7 @@ def _fold_blocks(
     n = proxies.shape[0]
     axes = sorted(varying_axes((labels, rows, proxies, proxy_labels)))
     shape = jax.ShapeDtypeStruct(labels.shape, rows.dtype)
-    start = zeros(_Fold(shape, shape, shape, shape), axes)
+    start = _Fold(*zeros([shape] * 4, axes))
     # The start of `top` is finite, so that nothing minus nothing is not NaN.
     start = start._replace(top=start.top + jnp.finfo(rows.dtype).min / 2)
     if size >= n:

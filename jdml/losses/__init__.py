@@ -26,7 +26,8 @@ Shared keywords
     as given; nothing is excluded from it. Pair losses.
   miner: selects or weighs pairs from their distances; see `jdml.miners`. Pair losses.
   proxy_labels: int [C], class of each row of the table, 0..C-1 by default. A row of embeddings
-    whose class is not there does not count; negative ones mark rows of the table to leave out.
+    whose class is not there does not count (in `proxy_anchor` it is still pushed from all
+    proxies); negative ones mark rows of the table to leave out.
     Table losses.
   class_axis_name: mapped axis over which the rows of the table are split. Table losses.
 

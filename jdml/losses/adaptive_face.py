@@ -34,6 +34,8 @@ def curricularface(
 
         arcface, with cos(theta_c) (hardness + cos(theta_c)) where cos(theta_c) > cos(theta_y + m)
 
+    The comparison, too, is with the own cosine as `arcface` continues it beyond pi - m.
+
     Args:
       embeddings: [B, D] rows; brought to unit length here.
       labels: [B] integer classes.

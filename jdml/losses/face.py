@@ -24,7 +24,7 @@ from jdml._core.table import Row, over_table
 
 def _margin_softmax(
     target: Callable[[Array], Array],
-    scale: Array,
+    scale: Number,
     embeddings: Array,
     labels: Array,
     proxies: Array,
@@ -42,12 +42,11 @@ def _margin_softmax(
     return over_table(formula, embeddings, labels, proxies, logits=logits, **options)
 
 
-def _arc_target(margin: Array, easy_margin: bool) -> Callable[[Array], Array]:
+def _arc_target(margin: Number, easy_margin: bool) -> Callable[[Array], Array]:
     """cos(theta + margin), replaced where that would no longer fall with theta."""
     if not easy_margin:
         return lambda cosine: arc_target(cosine, margin)
-    one = jnp.ones((), margin.dtype)
-    turned = lambda cosine: cosine_of_angle(cosine, one, margin)
+    turned = lambda cosine: cosine_of_angle(cosine, jnp.ones((), cosine.dtype), margin)
     return lambda cosine: jnp.where(cosine > 0, turned(cosine), cosine)
 
 

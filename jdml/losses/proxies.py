@@ -161,15 +161,14 @@ def proxy_anchor(
       0.65984
 
     Note:
-      A row whose class has no proxy is still pushed from all proxies.
+      Unlike elsewhere, a row whose class has no proxy counts: it is pushed from all proxies.
 
     Reference:
       Kim, Kim, Cho, Kwak: Proxy Anchor Loss for Deep Metric Learning, CVPR 2020.
     """
-    where, weights = options.pop("where", None), options.pop("weights", None)
-    exists, weights = check_rows(embeddings, labels, where, weights)
-    axis_name, class_axis = options.pop("axis_name", None), options.pop("class_axis_name", None)
-    proxy_labels = options.pop("proxy_labels", None)
+    exists, weights = check_rows(embeddings, labels, options.get("where"), options.get("weights"))
+    axis_name, class_axis = options.get("axis_name"), options.get("class_axis_name")
+    proxy_labels = options.get("proxy_labels")
     checks.expect(proxies.ndim == 2, "proxies", proxies, "a table [C, D]")
     check_table(embeddings, proxies, proxy_labels)
     classes = table_labels(proxies, proxy_labels, class_axis)
@@ -193,7 +192,8 @@ def proxy_anchor(
         ref_where=exists,
         weights=jnp.broadcast_to(weights[None, :], (proxies.shape[0], rows.shape[0])),
         axis_name=class_axis,
-        **options,
+        reduction=options.get("reduction", "mean"),
+        block_size=options.get("block_size"),
     )
     # Every device has seen all rows: the values are equal already, and this says so.
     return value if axis_name is None else lax.pmean(value, axis_name)

@@ -14,7 +14,7 @@ from jdml._core.pairs import over_pairs
 from jdml._core.reduce import any_weight, safe_divide
 
 
-def _ranks(pairs: Pairs, temperature: Array) -> tuple[Array, Array]:
+def _ranks(pairs: Pairs, temperature: Number) -> tuple[Array, Array]:
     """Smooth rank of every positive: among the positives, and among all rows, [b, P] each.
 
     1 + sum_j sigmoid((s_j - s_p) / temperature): how many rows stand before it.
@@ -25,6 +25,12 @@ def _ranks(pairs: Pairs, temperature: Array) -> tuple[Array, Array]:
     among_positives = 1.0 + (others * before(distance)).sum(axis=-1)
     ahead = (pairs.negative_weights[:, None, :] * before(pairs.negatives)).sum(axis=-1)
     return among_positives, among_positives + ahead
+
+
+def _shortfall(score: Array) -> Array:
+    """1 - score, and 0 where rounding alone keeps a perfect score from 1: it is not active then."""
+    missing = 1.0 - score
+    return jnp.where(jnp.abs(missing) < 4 * jnp.finfo(score.dtype).eps, 0.0, missing)
 
 
 @loss(reduction="mean")
@@ -72,7 +78,7 @@ def smooth_ap(
         among_positives, among_all = _ranks(pairs, temperature)
         weights = pairs.positive_weights
         precision = (weights * among_positives / among_all).sum(axis=-1)
-        return ((1.0 - safe_divide(precision, weights.sum(axis=-1)), any_weight(weights)),)
+        return ((_shortfall(safe_divide(precision, weights.sum(axis=-1))), any_weight(weights)),)
 
     return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
 
@@ -129,7 +135,7 @@ def recall_at_k(
             found = (weights * jax.nn.sigmoid((k - ranks) / temperature)).sum(axis=-1)
             recalls.append(safe_divide(found, jnp.minimum(count, k)))
         mean = sum(recalls[1:], start=recalls[0]) / len(ks)
-        return ((1.0 - mean, any_weight(weights)),)
+        return ((_shortfall(mean), any_weight(weights)),)
 
     return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
 
@@ -190,7 +196,7 @@ def fast_ap(
             positives_so_far = positives_so_far + positives
             so_far = so_far + positives + negatives
             value = value + positives * safe_divide(positives_so_far, so_far)
-        return ((1.0 - safe_divide(value, count), any_weight(weights)),)
+        return ((_shortfall(safe_divide(value, count)), any_weight(weights)),)
 
     unit = distances.normalized(distances.squared_euclidean)
     return over_pairs(formula, embeddings, labels, unit, **options)

@@ -28,7 +28,7 @@ def _column(x: Array) -> Array:
     return x[:, None] if x.ndim == 1 else x
 
 
-def _log_sum_all(pairs: Pairs, temperature: Array) -> Array:
+def _log_sum_all(pairs: Pairs, temperature: Number) -> Array:
     """log-sum-exp of -distance / temperature over all pairs of an anchor, [b]."""
     fresh = pairs.mates is not None and pairs.negative_columns is None
     if fresh:  # both sides still hold the same distances: one pass
