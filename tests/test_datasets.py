@@ -99,7 +99,7 @@ def test_a_folder_that_lost_a_file_is_refused(tmp_path):
     datasets.load("hangul/unseen_faces", data_dir=tmp_path)
     (info,) = tmp_path.rglob("dataset_info.json")
     info.unlink()
-    with pytest.raises(ValueError, match="data_dir: .* is not a whole data set"):
+    with pytest.raises(ValueError, match=r"data_dir: .* is not a whole data set"):
         datasets.load("hangul/unseen_faces", data_dir=tmp_path)
 
 
@@ -107,7 +107,9 @@ def test_another_file_format_is_refused():
     def make():
         raise ValueError("File format is already set to FileFormat.TFRECORD.")
 
-    with pytest.raises(ValueError, match="data_dir: .* another file format, expected array_record"):
+    with pytest.raises(
+        ValueError, match=r"data_dir: .* another file format, expected array_record"
+    ):
         prepared.prepared(make)
 
 
@@ -181,10 +183,10 @@ def test_files_of_another_data_set_are_refused(tmp_path):
     name = "t10k-labels-idx1-ubyte.gz"
     local = fashion_mnist._LocalFiles(tmp_path, tmp_path)
     (tmp_path / name).write_bytes(gzip.compress(b"digits"))
-    with pytest.raises(ValueError, match="data: .* is not the file of Fashion-MNIST"):
+    with pytest.raises(ValueError, match=r"data: .* is not the file of Fashion-MNIST"):
         local.download_and_extract({"labels": f"http://somewhere/{name}"})
     (tmp_path / name).write_bytes(b"half a downl")
-    with pytest.raises(ValueError, match="data: .* cannot be unpacked"):
+    with pytest.raises(ValueError, match=r"data: .* cannot be unpacked"):
         local.download_and_extract({"labels": f"http://somewhere/{name}"})
 
 
