@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import pathlib
+import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 COLUMNS: tuple[str, ...] = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
 
@@ -106,7 +107,7 @@ class Progress:
 
 
 class Speed:
-    """Images a second, without the first steps, which compile.
+    """Images a second between one time told and the next; 0 at first, while a step compiles.
 
     Args:
       images: of one step.
@@ -114,17 +115,16 @@ class Speed:
 
     def __init__(self, images: int):
         self._images = images
-        self._times: list[tuple[int, float]] = []
+        self._last: tuple[int, float] | None = None
 
     def at(self, step: int) -> float:
         """Tells that `step` is done; returns images a second since the last time."""
-        self._times.append((step, time.perf_counter()))
-        return self._between(-2) if len(self._times) > 1 else 0.0
+        now, last = time.perf_counter(), self._last
+        self._last = (step, now)
+        return self._images * (step - last[0]) / max(now - last[1], 1e-9) if last else 0.0
 
-    def overall(self) -> float:
-        """Images a second since the first time told."""
-        return self._between(0) if len(self._times) > 1 else 0.0
 
-    def _between(self, first: int) -> float:
-        (step, then), (last, now) = self._times[first], self._times[-1]
-        return self._images * (last - step) / max(now - then, 1e-9)
+def usual_speed(rows: Sequence[Mapping[str, float]]) -> float:
+    """The median of images a second over the rows of a log, 0 where none tells."""
+    told = [row["images_per_second"] for row in rows if row["images_per_second"] > 0]
+    return round(statistics.median(told), 1) if told else 0.0

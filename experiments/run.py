@@ -14,7 +14,7 @@ import numpy as np
 from experiments import augment, objectives, pictures
 from experiments.data import Data, Images, load
 from experiments.files import choose_folder, make, write_json
-from experiments.log import Log, Progress, Speed, read_log
+from experiments.log import Log, Progress, Speed, read_log, usual_speed
 from experiments.settings import Settings
 from jdml import encoders, metrics, training
 from jdml.checkpoints import Checkpoints
@@ -83,11 +83,11 @@ def fit(
     state: TrainState,
     checkpoints: Checkpoints,
     log: Log,
-) -> tuple[TrainState, float]:
+) -> TrainState:
     """Trains from the state's step to the last one.
 
     Returns:
-      The last state, and images a second without the first steps, which compile.
+      The last state.
 
     Raises:
       FloatingPointError: the loss is no number any more.
@@ -110,7 +110,7 @@ def fit(
                 progress.show(step, row["loss"], now)
             if step % settings.checkpoint_every == 0 or last:
                 checkpoints.save(state, settings.as_json())
-    return state, speed.overall()
+    return state
 
 
 def score(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -155,15 +155,16 @@ def train(run: Run) -> dict[str, Any]:
         raw = {
             name: score(raw_pixels(images), images.labels) for name, images in data.tests.items()
         }
-        state, speed = fit(settings, data, parts, state, checkpoints, log)
+        state = fit(settings, data, parts, state, checkpoints, log)
         rows = {name: parts.embed(state, images.images) for name, images in data.tests.items()}
         found = {name: score(rows[name], images.labels) for name, images in data.tests.items()}
         for name, scores in found.items():
             log.scores(settings.steps, name, scores)
     result = {"raw": raw.pop("test"), "test": found.pop("test")}
     result |= {name: {"raw": raw[name], "test": scores} for name, scores in found.items()}
-    pictures.draw(folder, read_log(folder), rows["test"], data.tests["test"])
+    told = read_log(folder)
+    pictures.draw(folder, told, rows["test"], data.tests["test"])
     seconds = round(time.perf_counter() - run.started, 1)
-    result |= {"seconds": seconds, "images_per_second": round(speed, 1)}
+    result |= {"seconds": seconds, "images_per_second": usual_speed(told)}
     write_json(folder / "metrics.json", result)
     return result

@@ -42,6 +42,7 @@ class Settings:
     widths: tuple[int, ...] = _field((32, 64, 128, 256), "features of each block", "encoder")
     pooling: str = _field("grid", "average, max, gem or grid", "encoder")
 
+    test_classes: int = _field(0, "unseen classes to search, to be quick; 0 is all", "the run")
     data_dir: str = _field("", "folder of TFDS data sets; its own by default", "files")
     run_dir: str = _field("runs", "folder of all runs", "files")
     name: str = _field("", "folder of this run in it; DATA-LOSS-SEED by default", "files")
@@ -68,7 +69,7 @@ class Settings:
         _expect("widths", self.widths, bool(widths), "whole numbers of 1 or more")
         for name in ("steps", "classes_per_batch", "per_class", "dim", "checkpoint_every"):
             _expect(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("seed", "warp", "weight_decay", "table_multiplier"):
+        for name in ("seed", "warp", "weight_decay", "table_multiplier", "test_classes"):
             _expect(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _expect("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         for name, choices in (
@@ -127,8 +128,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Settings, bool]:
     """Settings from the command line, and whether to resume.
 
-    Flags win over the file of `--config`, that over the file of the loss in `experiments/configs`,
-    and that over the defaults of `Settings`.
+    Flags win over the file of `--config`, that over the files in `experiments/configs` that are
+    named after the data and after the loss, and these over the defaults of `Settings`.
 
     Raises:
       ValueError: a wrong value, in one line.
@@ -164,9 +165,12 @@ def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Setting
     from_file = read_config(pathlib.Path(config)) if config else {}
     loss = given.get("loss", from_file.get("loss", Settings.loss))
     _expect("loss", repr(loss), loss in known(), f"one of {', '.join(known())}")
-    own = CONFIGS / f"{loss}.py"
-    values: dict[str, Any] = {**(read_config(own) if own.exists() else {}), **from_file, **given}
     _expect("loss", loss, from_file.get("loss", loss) == loss, f"that of {config}")
+    data = pathlib.PurePath(str(given.get("data", from_file.get("data", Settings.data)))).name
+    own = [CONFIGS / f"{name}.py" for name in (loss, data)]
+    values: dict[str, Any] = {}
+    for layer in (*(read_config(path) for path in own if path.exists()), from_file, given):
+        values |= layer
     settings = Settings(**values)
     settings.check()
     return settings, resume

@@ -1,8 +1,8 @@
 """Pictures of a run, written as PNG: training curve, retrieval gallery, similarities, map.
 
 Each function takes plain arrays and a path, and writes the whole file or nothing. Colours are
-told apart by colour-blind people too, and no meaning rests on colour alone. Matplotlib is imported
-where it is used, and scikit-learn for the map: both come with the `experiments` extra.
+told apart by colour-blind people too, and no meaning rests on colour alone. Matplotlib comes with
+the `experiments` extra and is imported where it is used.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from jdml._core.tsne import tsne
+
 File: TypeAlias = str | os.PathLike[str]
 
 # Okabe and Ito's colours; six of them with two markers tell twelve classes apart.
-_BLUE, _VERMILION, _GREEN, _ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-_CLASS_COLOURS = (_BLUE, _VERMILION, _GREEN, _ORANGE, "#56B4E9", "#CC79A7")
+_BLUE, _VERMILION = "#0072B2", "#D55E00"
+_CLASS_COLOURS = (_BLUE, _VERMILION, "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 _MARKERS = ("o", "^")
-_GREY = "#9A9A9A"
 _DOTS_PER_INCH = 130  # 8 inches are 1040 pixels: sharp where a page shows them 800 wide
 _SHOWN = 9  # neighbours of a query in the gallery
-_STYLE = {"font.size": 11, "axes.titlesize": 13, "axes.spines.top": False}
+_THUMBNAIL = 26.0  # points, 1/72 of an inch
+_STYLE: dict[Any, Any] = {"font.size": 11, "axes.titlesize": 13, "axes.spines.top": False}
 
 
 def training_curve(
-    path: File,
-    steps: Any,
-    losses: Any,
-    validation: Mapping[str, tuple[Any, Any]] | None = None,
+    path: File, steps: Any, losses: Any, validation: Mapping[str, tuple[Any, Any]] | None = None
 ) -> None:
     """The loss over the steps of training, and validation scores beside it.
 
@@ -56,7 +56,7 @@ def training_curve(
     """
     steps, losses = np.asarray(steps), np.asarray(losses, float)
     _expect(steps.ndim == 1 and steps.shape == losses.shape, "losses", losses, "one a step, [S]")
-    _expect(bool(np.isfinite(losses).any()), "losses", losses, "at least one finite loss")
+    _expect(np.isfinite(losses).any(), "losses", losses, "at least one finite loss")
     window = max(1, len(losses) // 40)
     with _drawing(path, 8, 4.5) as figure:
         axes = figure.add_subplot()
@@ -70,7 +70,7 @@ def training_curve(
         if validation:
             right = axes.twinx()
             right.set(ylim=(0, 1.02), ylabel="validation score (0 to 1)")
-            styles = zip((_VERMILION, _GREEN, _ORANGE, "black"), ("o-", "s--", "^-.", "d:"))
+            styles = zip(cycle(_CLASS_COLOURS[1:]), cycle(("o-", "s--", "^-.", "d:")))
             for (name, scores), (colour, style) in zip(validation.items(), styles):
                 lines += right.plot(*scores, style, color=colour, label=name)
         else:
@@ -90,9 +90,9 @@ def retrieval_gallery(
 ) -> None:
     """Queries and their nearest neighbours, right ones and wrong ones marked.
 
-    A right neighbour has a solid blue frame and a tick, a wrong one a dashed vermilion frame and a
-    cross. Half the queries are drawn at random, half are the worst: those with the fewest right
-    neighbours among those shown. Queries without a class-mate are never drawn.
+    A right neighbour has a blue frame and a tick, a wrong one a vermilion frame and a cross. Half
+    the queries are drawn at random, half are the worst: those with the fewest right neighbours
+    among those shown. Different classes come first; images without a class-mate are never drawn.
 
     Args:
       path: of the PNG file to write.
@@ -117,44 +117,40 @@ def retrieval_gallery(
     right = labels[indices] == labels[:, None]
     values, counts = np.unique(labels, return_counts=True)
     able = np.isin(labels, values[counts > 1])
-    _expect(bool(able.any()), "labels", labels, "a class-mate for some image")
-    drawn, worst = _choose_queries(right.sum(axis=1), np.flatnonzero(able), queries, seed)
-    named = class_names is not None and all(map(_drawable, class_names))
-    names = class_names if named and class_names is not None else {}
-
+    _expect(able.any(), "labels", labels, "a class-mate for some image")
+    drawn, worst = _choose_queries(right.sum(axis=1), labels, np.flatnonzero(able), queries, seed)
+    names = _names(class_names, labels)
     columns = indices.shape[1] + 1
     height = 8 / (columns + 0.5) * (1.25 if names else 1.04) * len(drawn) + 0.8
     with _drawing(path, 8, height) as figure:
         share = right[able, 0].mean()
-        figure.suptitle(
-            f"Nearest neighbours of {len(drawn)} queries (first right: {share:.1%} of all)"
-        )
+        figure.suptitle(f"Nearest neighbours (the first is right for {share:.1%} of all queries)")
         grid = figure.subplots(len(drawn), columns, squeeze=False)
         for row, query in enumerate(drawn):
             items = (query, *indices[query])
             for axes, item, mark in zip(grid[row], items, (None, *right[query])):
                 _framed(axes, images[item], mark)
                 if names:
-                    axes.set_xlabel(str(names[int(labels[item])])[:12], fontsize=8, labelpad=2)
+                    axes.set_xlabel(names[labels[item]][:12], fontsize=8, labelpad=2)
             grid[row, 0].set_ylabel("worst" if row >= len(drawn) - worst else "random")
         for column, axes in enumerate(grid[0]):
             axes.set_title(str(column) if column else "query", fontsize=11)
 
 
 def similarity_histogram(
-    path: File, embeddings: Any, labels: Any, *, most_pairs: int = 1_000_000, seed: int = 0
+    path: File, embeddings: Any, labels: Any, *, most_rows: int = 3000, seed: int = 0
 ) -> None:
     """Cosine similarities of pairs of one class and of pairs of two classes.
 
     The less the two overlap, the better a threshold verifies. Each is shown as a share of its own
-    pairs, for there are far more pairs of two classes. All pairs are taken where there are at most
-    `most_pairs` of a kind, else that many drawn at random.
+    pairs, for there are far more pairs of two classes. All pairs are taken of at most `most_rows`
+    rows; of more, that many are drawn, as many of each class as can be.
 
     Args:
       path: of the PNG file to write.
       embeddings: [N, D].
       labels: int [N].
-      most_pairs: of either kind.
+      most_rows: rows whose pairs are taken.
       seed: of the random choice.
 
     Raises:
@@ -162,26 +158,26 @@ def similarity_histogram(
     """
     labels = np.asarray(labels)
     rows = _unit_rows(embeddings, labels)
-    found = {}
-    for same, name in ((True, "same class"), (False, "different classes")):
-        first, second, total = _pairs(labels, same, most_pairs, np.random.default_rng(seed))
-        _expect(total > 0, "labels", labels, f"at least one pair of {name}")
-        drawn = "" if len(first) == total else f"{len(first):,} of "
-        found[f"{name} ({drawn}{total:,} pairs)"] = _similarities(rows, first, second)
+    chosen = _balanced(labels, most_rows, seed)
+    first, second = np.triu_indices(len(chosen), 1)
+    similarities = (rows[chosen] @ rows[chosen].T)[first, second].clip(-1, 1)
+    same = labels[chosen][first] == labels[chosen][second]
+    _expect(same.any() and not same.all(), "labels", labels, "pairs of one class and of two")
+    between = ("different classes", similarities[~same], _VERMILION, "--")
+    kinds = (("same class", similarities[same], _BLUE, "-"), between)
     with _drawing(path, 8, 4.5) as figure:
         axes = figure.add_subplot()
-        for (name, values), colour, line in zip(found.items(), (_BLUE, _VERMILION), ("-", "--")):
-            style = {
-                "bins": np.linspace(-1, 1, 101),
-                "weights": np.full(len(values), 100 / len(values)),
-            }
-            axes.hist(values, color=colour, alpha=0.3, **style)
-            axes.hist(values, color=colour, ls=line, lw=1.8, histtype="step", label=name, **style)
-        lowest = min(np.quantile(values, 0.0005) for values in found.values())
-        axes.set_xlim(max(-1.0, np.floor(lowest * 10) / 10), 1.0)
-        axes.spines["right"].set_visible(False)
+        for name, values, colour, line in kinds:
+            label = f"{name} ({len(values):,} pairs)"
+            counts, edges = np.histogram(values, np.linspace(-1, 1, 101))
+            share = 100 * counts / len(values)
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(share, edges, color=colour, ls=line, lw=1.8, label=label)
+        lowest = np.floor(10 * min(np.quantile(kind[1], 0.0005) for kind in kinds)) / 10
+        axes.set(xlim=(max(-1.0, lowest), 1.0), ylim=(0, None))
         axes.set(xlabel="cosine similarity of a pair", ylabel="share of the pairs (% per 0.02)")
         axes.set_title("Similarities within and between classes")
+        axes.spines["right"].set_visible(False)
         _legend_below(axes, ncols=2)
 
 
@@ -214,38 +210,36 @@ def embedding_map(
 
     Raises:
       ValueError: shapes disagree, or there are fewer than 4 rows.
-
-    Reference:
-      van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
     labels = np.asarray(labels)
     rows = _unit_rows(embeddings, labels)
     _expect(len(rows) >= 4, "embeddings", rows, "at least 4 rows")
     pictures = None if images is None else _pictures("images", images, labels)
     chosen, coloured = _choose_rows(labels, min(highlighted, 12), most_rows, seed)
-    places, classes = _project(rows[chosen], seed), labels[chosen]
-    named = class_names is not None and all(_drawable(class_names[int(c)]) for c in coloured)
-    with _drawing(path, 8, 8) as figure:
-        axes = figure.add_subplot()
-        axes.scatter(*places[~np.isin(classes, coloured)].T, s=9, color=_GREY, alpha=0.5, lw=0)
+    places, classes = tsne(rows[chosen], seed=seed), labels[chosen]
+    names = _names(class_names, coloured)
+    span = np.ptp(places, axis=0) * 1.2  # room for pictures around
+    with _drawing(path, 8, 8 * np.clip(span[1] / span[0], 0.5, 1.1) + 0.9) as figure:
+        axes = figure.add_subplot(aspect="equal", xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.scatter(*places[~np.isin(classes, coloured)].T, s=9, color="gray", alpha=0.4, lw=0)
+        taken: list[np.ndarray] = []
         for number, label in enumerate(coloured):
             here = np.flatnonzero(classes == label)
             colour, marker = _CLASS_COLOURS[number % 6], _MARKERS[number // 6]
-            axes.scatter(*places[here].T, s=36, color=colour, marker=marker, ec="black", lw=0.4,
-                         label=class_names[int(label)] if named and class_names else None)  # fmt: skip
+            style = {"s": 36, "ec": "black", "lw": 0.4, "label": names.get(label)}
+            axes.scatter(*places[here].T, color=colour, marker=marker, **style)
             if pictures is not None:
                 middle = np.median(places[here], axis=0)
                 nearest = here[np.square(places[here] - middle).sum(axis=1).argmin()]
-                _thumbnail(axes, pictures[chosen[nearest]], places[nearest], places.mean(0), colour)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.margins(0.1)
+                taken.append(_free_place(places[nearest], places, taken, span[0] / (8 * 72)))
+                _thumbnail(axes, pictures[chosen[nearest]], places[nearest], taken[-1], colour)
+        center = (places.max(axis=0) + places.min(axis=0)) / 2
+        low, high = center - span / 2, center + span / 2
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         some = f"{len(chosen):,} of {len(rows):,}" if len(chosen) < len(rows) else f"{len(rows):,}"
-        axes.set_title(
-            f"Map of the embedding (t-SNE): {some} rows, {len(coloured)} classes coloured"
-        )
-        if named:
+        axes.set_title(f"Map of {some} embeddings (t-SNE), {len(coloured)} classes coloured")
+        if names:
             _legend_below(axes, ncols=6, below=-0.01)
 
 
@@ -253,7 +247,7 @@ def embedding_map(
 
 
 @contextlib.contextmanager
-def _drawing(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Any]:
+def _drawing(path: File, width: float, height: float) -> Iterator[Any]:
     """A figure in inches, written to `path` in one step once it is drawn without error."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -270,67 +264,68 @@ def _drawing(path: str | os.PathLike[str], width: float, height: float) -> Itera
             unfinished.unlink(missing_ok=True)
 
 
-def _drawable(text: str) -> bool:
-    """Whether the font has every character of the text."""
+def _names(class_names: Sequence[str] | None, labels: np.ndarray) -> dict[int, str]:
+    """The name of each label, or nothing when the font lacks a character of any of them."""
     from matplotlib import font_manager
 
+    if class_names is None:
+        return {}
+    _expect(labels.max() < len(class_names), "labels", labels, f"below {len(class_names)} names")
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-    return all(font.get_char_index(ord(character)) for character in str(text))
+    names = {int(label): str(class_names[label]) for label in np.unique(labels)}
+    drawable = all(font.get_char_index(ord(character)) for character in "".join(names.values()))
+    return names if drawable else {}
 
 
 def _framed(axes: Any, image: np.ndarray, right: bool | None) -> None:
-    """An image; right: solid frame and tick, wrong: dashed frame and cross, None: a query."""
+    """An image; right: blue frame and tick, wrong: vermilion frame and cross, None: a query."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set(linewidth=1.0, color="black")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(visible=True, linewidth=1.0, color="black")
     if right is None:
         return
     colour = _BLUE if right else _VERMILION
-    axes.spines[:].set(linewidth=2.6, color=colour, linestyle="-" if right else (0, (2, 1)))
+    axes.spines[:].set(linewidth=2.6, color=colour)
     badge = {"boxstyle": "square,pad=0.15", "facecolor": colour, "edgecolor": "none"}
-    axes.text(0.97, 0.03, "\u2713" if right else "\u2717", transform=axes.transAxes, fontsize=9,
-              color="white", ha="right", va="bottom", bbox=badge)  # fmt: skip
+    style = {"fontsize": 9, "color": "white", "ha": "right", "va": "bottom", "bbox": badge}
+    axes.text(0.97, 0.03, "\u2713" if right else "\u2717", transform=axes.transAxes, **style)
 
 
 def _legend_below(axes: Any, below: float = -0.16, **options: Any) -> None:
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, below), **options)
 
 
-def _thumbnail(
-    axes: Any, image: np.ndarray, place: np.ndarray, center: np.ndarray, colour: str
-) -> None:
-    """A small framed image beside `place`, on the side away from `center`."""
+def _thumbnail(axes: Any, image: np.ndarray, at: Any, beside: Any, colour: str) -> None:
+    """A framed image at `beside` with a line to `at`, in the units of the data."""
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    inches = 0.36
-    zoom = inches * 72 / max(image.shape[:2])
+    zoom = _THUMBNAIL / max(image.shape[:2])
     box = OffsetImage(image, zoom=zoom, cmap="gray", interpolation="nearest")
     box.image.set_clim(0, 1)
     frame = {"edgecolor": colour, "linewidth": 2.2, "boxstyle": "square,pad=0.05"}
     line = {"arrowstyle": "-", "color": colour, "linewidth": 1.2}
-    away = place - center
-    shift = 40 * away / max(float(np.hypot(*away)), 1e-9)
-    axes.add_artist(
-        AnnotationBbox(
-            box,
-            place,
-            xybox=shift,
-            boxcoords="offset points",
-            frameon=True,
-            bboxprops=frame,
-            arrowprops=line,
-            pad=0.1,
-            zorder=5,
-        )  # fmt: skip
-    )
+    style = {"bboxprops": frame, "arrowprops": line, "pad": 0.1, "zorder": 5}
+    axes.add_artist(AnnotationBbox(box, tuple(at), xybox=tuple(beside), boxcoords="data", **style))
+
+
+def _free_place(
+    at: np.ndarray, places: np.ndarray, taken: list[np.ndarray], point: float
+) -> np.ndarray:
+    """Where near `at` a thumbnail covers no other one and few places; `point` is 1/72 inch."""
+    angles = np.arange(16) * np.pi / 8
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * _THUMBNAIL * point
+    tries = at + np.concatenate([1.3 * ring, 2.0 * ring, 2.8 * ring])
+    reach = 0.75 * _THUMBNAIL * point
+    covered = (np.abs(tries[:, None] - places[None]).max(axis=2) < reach).sum(axis=1)
+    for other in taken:
+        covered += len(places) * (np.abs(tries - other).max(axis=1) < 2 * reach)
+    return tries[covered.argmin()]
 
 
 # ---------------------------------------------------------------- numbers
 
 
-def _expect(ok: bool, name: str, got: np.ndarray, expected: str) -> None:
+def _expect(ok: bool | np.bool, name: str, got: np.ndarray, expected: str) -> None:
     if not ok:
         raise ValueError(f"{name}: got {got.dtype}{list(got.shape)}, expected {expected}")
 
@@ -338,8 +333,7 @@ def _expect(ok: bool, name: str, got: np.ndarray, expected: str) -> None:
 def _pictures(name: str, images: Any, labels: np.ndarray) -> np.ndarray:
     """Images as floats from 0 to 1, [N, H, W] or [N, H, W, 3]."""
     array = np.asarray(images)
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
+    array = array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
     shaped = array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)
     _expect(shaped, name, array, "[N, H, W], [N, H, W, 1] or [N, H, W, 3]")
     _expect(labels.shape == (len(array),), f"labels of {name}", labels, f"[{len(array)}]")
@@ -353,7 +347,7 @@ def _unit_rows(embeddings: Any, labels: np.ndarray) -> np.ndarray:
     rows = np.asarray(embeddings, np.float32)
     _expect(rows.ndim == 2, "embeddings", rows, "[N, D]")
     _expect(labels.shape == (len(rows),), "labels", labels, f"[{len(rows)}], one a row")
-    _expect(bool(np.isfinite(rows).all()), "embeddings", rows, "finite numbers")
+    _expect(np.isfinite(rows).all(), "embeddings", rows, "finite numbers")
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms == 0, 1, norms)
 
@@ -368,10 +362,12 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _choose_queries(
-    hits: np.ndarray, able: np.ndarray, count: int, seed: int
+    hits: np.ndarray, labels: np.ndarray, able: np.ndarray, count: int, seed: int
 ) -> tuple[np.ndarray, int]:
     """Queries among `able`, random ones first, and how many of the worst ones follow."""
     shuffled = np.random.default_rng(seed).permutation(able)
+    firsts = np.sort(np.unique(labels[shuffled], return_index=True)[1])  # one of each class
+    shuffled = np.concatenate([shuffled[firsts], np.delete(shuffled, firsts)])
     worst = shuffled[np.argsort(hits[shuffled], kind="stable")][: count // 2]
     random = shuffled[~np.isin(shuffled, worst)][: count - len(worst)]
     return np.concatenate([random, worst]), len(worst)
@@ -380,7 +376,7 @@ def _choose_queries(
 def _choose_rows(
     labels: np.ndarray, classes: int, most: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to draw, at most half of them of coloured classes where there are others; the classes."""
+    """Rows to draw and the coloured classes, whose rows are at most half where there are others."""
     rng = np.random.default_rng(seed)
     values, counts = np.unique(labels, return_counts=True)
     values = values[counts > 1] if (counts > 1).any() else values
@@ -391,53 +387,13 @@ def _choose_rows(
     return np.concatenate([first, shuffled[~of_class][: most - len(first)]]), coloured
 
 
-def _pairs(
-    labels: np.ndarray, same: bool, most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pairs of rows of one class, or of two: all of them or `most` drawn; and how many there are."""
-    order = np.argsort(labels, kind="stable")
-    sorted_labels = labels[order]
-    start = np.searchsorted(sorted_labels, sorted_labels, "left")
-    stop = np.searchsorted(sorted_labels, sorted_labels, "right")
-    size, rank = len(labels), np.arange(len(labels))
-    # Counted from the row's own class-mates, or from the end of its class, round and round.
-    partners = stop - start - 1 if same else size - (stop - start)
-    total = int(partners.sum()) // 2
-    if total <= most:
-        later = stop - rank - 1 if same else size - stop  # every pair once, from its first row
-        first = np.repeat(rank, later)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
-        second = (first + 1 if same else stop[first]) + within
-    else:
-        first = rng.choice(size, size=most, p=partners / partners.sum())
-        step = rng.integers(0, partners[first])
-        around = (
-            start[first] + (first - start[first] + 1 + step) % np.maximum(stop - start, 1)[first]
-        )
-        second = around if same else (stop[first] + step) % size
-    return order[first], order[second], total
-
-
-def _similarities(rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Inner products of pairs of rows, a stretch at a time to bound the memory."""
-    out = np.empty(len(first), np.float32)
-    for at in range(0, len(first), 1 << 16):
-        part = slice(at, at + (1 << 16))
-        out[part] = np.einsum("nd,nd->n", rows[first[part]], rows[second[part]])
-    return out.clip(-1, 1)
-
-
-def _project(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Two dimensions of rows: t-SNE of their first 50 principal components."""
-    from sklearn.manifold import TSNE
-
-    centred = rows - rows.mean(axis=0)
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
-    components = centred @ axes[:50].T
-    start = np.random.default_rng(seed).normal(size=(len(rows), 2)).astype(np.float32)
-    if values[0] > 1e-6 * len(rows):  # else all rows are the same, and noise tells that too
-        width = min(2, components.shape[1])
-        start[:, :width] = components[:, :width] / components[:, 0].std()
-    perplexity = min(30.0, (len(rows) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init=1e-4 * start, random_state=seed)
-    return tsne.fit_transform(components)
+def _balanced(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """All rows, or about `most` of them: as many of each class as can be, at least 2."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    if len(labels) <= most:
+        return shuffled
+    _, codes = np.unique(labels[shuffled], return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    place = np.arange(len(codes)) - np.searchsorted(codes[order], codes[order])  # within its class
+    each = max(2, most // (int(codes.max()) + 1))
+    return shuffled[order[place < each]][:most]

@@ -15,7 +15,7 @@ from experiments.objectives import objective
 from experiments.settings import Settings, parse
 from jdml.checkpoints import Checkpoints
 
-TINY = ("--classes-per-batch", "4", "--per-class", "2", "--dim", "4", "--widths", "2", "2")
+TINY = "--classes-per-batch 4 --per-class 2 --dim 4 --widths 2 2 --test-classes 15"
 PICTURES = ("training_curve.png", "gallery.png", "similarities.png", "map.png")
 
 
@@ -27,7 +27,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def command(tmp_path, data_dir, quick_compile):
     """Runs the command in a folder of its own."""
-    base = [*TINY, "--run-dir", str(tmp_path / "runs"), "--data-dir", str(data_dir)]
+    base = [*TINY.split(), "--run-dir", str(tmp_path / "runs"), "--data-dir", str(data_dir)]
     return lambda *argv: train.main([*base, *argv])
 
 

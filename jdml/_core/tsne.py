@@ -21,7 +21,7 @@ def tsne(rows: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.nda
     Args:
       rows: [n, D], of norm 1 each, n >= 4.
       perplexity: neighbours that each row attends to; less for a third of that many rows.
-      seed: of the jitter that tells equal rows apart.
+      seed: of a small jitter.
 
     Returns:
       float32 [n, 2].
@@ -30,11 +30,14 @@ def tsne(rows: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.nda
       van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
     rows = np.asarray(rows, np.float32)
-    _, sizes, axes = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    start = 0.01 * np.random.default_rng(seed).normal(size=(len(rows), 2))
-    if sizes[0] > 1e-6 * len(rows):  # else all rows are equal: nothing but jitter
-        components = rows @ axes[:2].T
-        start[:, : components.shape[1]] += components / components[:, 0].std()
+    rng = np.random.default_rng(seed)
+    centered = rows - rows.mean(axis=0)
+    axes = rng.normal(size=(rows.shape[1], 2)).astype(np.float32)
+    for _ in range(30):  # the two principal axes, by powers of the covariance
+        axes = np.linalg.qr(centered.T @ (centered @ axes))[0]
+    components = centered @ axes
+    # Jitter tells equal rows apart, and is all there is when all rows are equal.
+    start = components / max(float(components.std()), 1e-6) + 0.01 * rng.normal(size=(len(rows), 2))
     attended = jnp.float32(min(perplexity, (len(rows) - 1) / 3))
     return np.asarray(_descend(_affinities(jnp.asarray(rows), attended), jnp.float32(1e-4 * start)))
 
