@@ -17,6 +17,7 @@ from jdml.samplers import ClassBalanced
 SPLITS = {
     "hangul": {
         "train": ("hangul/unseen_faces", "train"),
+        "validation": ("hangul/unseen_faces", "validation"),
         "test": ("hangul", "test"),
         "unseen_faces": ("hangul/unseen_faces", "test"),
     }
@@ -35,6 +36,7 @@ class Data(NamedTuple):
     """Training images and the sets that are searched, none of whose classes are trained on."""
 
     train: Images  # labels 0 .. C - 1, so that a class table has a row for each
+    validation: Images | None  # to watch while training, where the data set has it
     tests: dict[str, Images]  # "test", and more where the same training answers more
     num_classes: int
     sampler: ClassBalanced
@@ -52,26 +54,34 @@ def load(settings: Settings) -> Data:
       ValueError: an unknown or missing data set, or batches that it cannot fill.
     """
     read = functools.cache(functools.partial(datasets.load, data_dir=settings.data_dir or None))
-    default = {"train": (settings.data, "train"), "test": (settings.data, "test")}
+    default = {split: (settings.data, split) for split in ("train", "validation", "test")}
     try:
         sets = {
-            name: _in_memory(getattr(read(source), split))
+            name: _in_memory(found)
             for name, (source, split) in SPLITS.get(settings.data, default).items()
+            if (found := getattr(read(source), split)) is not None
         }
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         raise ValueError(f"data: {str(error).removeprefix('name: ')}") from error
-    train = sets.pop("train")
+    train, validation = sets.pop("train"), sets.pop("validation", None)
     classes, labels = np.unique(train.labels, return_inverse=True)
     train = Images(train.images, labels.astype(np.int32), tuple(train.names[c] for c in classes))
-    tests = {name: _first_classes(images, settings.test_classes) for name, images in sets.items()}
-    return Data(train, tests, len(classes), _sampler(settings, train.labels))
+    first = functools.partial(_first_classes, settings.test_classes)
+    tests = {name: first(images) for name, images in sets.items()}
+    return Data(
+        train,
+        validation and first(validation),
+        tests,
+        len(classes),
+        _sampler(settings, train.labels),
+    )
 
 
 def _in_memory(split: Split) -> Images:
     return Images(split.fetch(np.arange(len(split))), split.labels, tuple(split.class_names))
 
 
-def _first_classes(images: Images, count: int) -> Images:
+def _first_classes(count: int, images: Images) -> Images:
     """The images of the first classes; all where count is 0."""
     classes = np.unique(images.labels)
     kept = np.isin(images.labels, classes[: count or len(classes)])

@@ -9,13 +9,8 @@ from typing import Any
 
 from experiments.settings import Settings
 
-FREE = (
-    "data_dir",
-    "run_dir",
-    "name",
-    "parallel",
-    "checkpoint_every",
-)  # a resumed run may change these
+# A resumed run may change these.
+FREE = ("data_dir", "run_dir", "name", "parallel", "checkpoint_every")
 
 
 def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:

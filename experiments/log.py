@@ -9,7 +9,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-COLUMNS: tuple[str, ...] = ("step", "loss", "gradient_norm", "learning_rate", "images_per_second")
+COLUMNS: tuple[str, ...] = (
+    "step",
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "images_per_second",
+    "validation_map_at_r",  # now and then
+)
 
 
 class Log:
@@ -32,7 +39,7 @@ class Log:
         self._events = SummaryWriter(str(folder / "events"), purge_step=first if first else None)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One row; `numbers` holds every column but the step."""
+        """One row; a column that `numbers` lacks stays empty."""
         self._rows.writerow({"step": step, **numbers})
         self._file.flush()
         for name, number in numbers.items():
@@ -57,7 +64,8 @@ def read_log(folder: pathlib.Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        return [{name: float(x) for name, x in row.items() if x} for row in rows]
 
 
 class Progress:
@@ -107,7 +115,7 @@ class Progress:
 
 
 class Speed:
-    """Images a second between one time told and the next; 0 at first, while a step compiles.
+    """Images a second between one time told and the next; 0 at first, since a step compiles.
 
     Args:
       images: of one step.
@@ -122,6 +130,11 @@ class Speed:
         now, last = time.perf_counter(), self._last
         self._last = (step, now)
         return self._images * (step - last[0]) / max(now - last[1], 1e-9) if last else 0.0
+
+    def forget(self) -> None:
+        """The time since the last step told does not count: it goes to something else."""
+        if self._last is not None:
+            self._last = (self._last[0], time.perf_counter())
 
 
 def usual_speed(rows: Sequence[Mapping[str, float]]) -> float:

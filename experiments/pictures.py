@@ -10,6 +10,8 @@ import numpy as np
 from experiments.data import Images
 from jdml import report, retrieval
 
+VALIDATION = "validation_map_at_r"
+
 
 def draw(
     folder: pathlib.Path,
@@ -21,13 +23,16 @@ def draw(
 
     Args:
       folder: of the run; gets training_curve, gallery, similarities and map, as .png.
-      log: rows with "step" and "loss".
+      log: rows with "step", "loss" and now and then "validation_map_at_r".
       embeddings: [N, D] of the images searched.
       searched: these images.
     """
     images, labels, names = searched
     steps, losses = ([row[name] for row in log] for name in ("step", "loss"))
-    report.training_curve(folder / "training_curve.png", steps, losses)
+    seen = [row for row in log if VALIDATION in row]
+    scores = ([row["step"] for row in seen], [row[VALIDATION] for row in seen])
+    validation = {"MAP@R of validation": scores} if seen else None
+    report.training_curve(folder / "training_curve.png", steps, losses, validation)
     nearest = retrieval.neighbours(embeddings, k=min(9, len(labels) - 1)).indices
     report.retrieval_gallery(folder / "gallery.png", images, labels, nearest, names)
     report.similarity_histogram(folder / "similarities.png", embeddings, labels)

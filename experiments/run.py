@@ -64,9 +64,7 @@ def build(settings: Settings, data: Data) -> Parts:
     fresh = training.create_state(
         jax.random.key(settings.seed), images=data.train.images[:1], **parts
     )
-    jax.eval_shape(
-        step, fresh, data.batch(0)
-    )  # what does not fit is said before anything is written
+    jax.eval_shape(step, fresh, data.batch(0))  # says what does not fit before a file is written
     embed = jax.jit(functools.partial(training.eval_step, encoder=encoder))
     return Parts(
         step=training.parallel(step, settings.parallel),  # pyright: ignore[reportArgumentType]
@@ -98,19 +96,29 @@ def fit(
         for step in range(done + 1, settings.steps + 1):
             state, measured = parts.step(state, data.batch(step - 1))
             last = step == settings.steps
-            if (
-                step % 20 == 0 or last
-            ):  # reading a number waits: at each step cores would stand idle
+            save = last or step % settings.checkpoint_every == 0
+            # Reading a number waits for it: after each step, cores would stand idle.
+            if save or step % 20 == 0:
                 row = {name: float(value) for name, value in measured.items()}
                 if not np.isfinite(row["loss"]):
                     raise FloatingPointError(f"loss: got {row['loss']} at step {step}")
-                now = speed.at(step)
-                rate = float(parts.rate(step - 1))
-                log.write(step, {**row, "learning_rate": rate, "images_per_second": now})
-                progress.show(step, row["loss"], now)
-            if step % settings.checkpoint_every == 0 or last:
-                checkpoints.save(state, settings.as_json())
+                row |= {"learning_rate": float(parts.rate(step - 1))}
+                row |= {"images_per_second": speed.at(step)}
+                progress.show(step, row["loss"], row["images_per_second"])
+                row |= validate(parts, state, data.validation) if save else {}
+                log.write(step, row)
+                if save:  # after the row, so that a checkpoint never lacks its log
+                    checkpoints.save(state, settings.as_json())
+                    speed.forget()  # what came since the last step was no training
     return state
+
+
+def validate(parts: Parts, state: TrainState, images: Images | None) -> dict[str, float]:
+    """How well classes apart from training and test are retrieved so far."""
+    if images is None:
+        return {}
+    scores = score(parts.embed(state, images.images), images.labels)
+    return {"validation_map_at_r": scores["map_at_r"]}
 
 
 def score(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -119,18 +127,25 @@ def score(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {name: round(float(found[name]), 5) for name in SCORES}
 
 
-def raw_pixels(split: Images) -> np.ndarray:
+def raw_pixels(searched: Images) -> np.ndarray:
     """The pixels as embeddings: what retrieval is worth without training."""
-    return split.images.reshape(len(split.labels), -1).astype(np.float32) / 255.0
+    return searched.images.reshape(len(searched.labels), -1).astype(np.float32) / 255.0
 
 
-def prepare(settings: Settings, resume: bool) -> Run:
+def prepare(settings: Settings, resume: bool, started: float) -> Run:
     """Everything before the first file is written: what is wrong is found here.
+
+    Args:
+      settings: of the run.
+      resume: go on from its last checkpoint.
+      started: when the command started, on the clock of `time.perf_counter`.
+
+    Returns:
+      A run that `train` takes.
 
     Raises:
       ValueError: one line that names the wrong setting.
     """
-    started = time.perf_counter()
     folder = choose_folder(settings, resume)
     data = load(settings)
     parts = build(settings, data)

@@ -9,21 +9,32 @@ python -m experiments.train --name mine --resume  # goes on after an interruptio
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import STARTED
 from experiments.settings import parse
 
 PROG = "python -m experiments.train"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 2 for a wrong setting, 1 for a run that failed."""
+def main(argv: Sequence[str] | None = None, started: float | None = None) -> int:
+    """The command.
+
+    Args:
+      argv: its arguments; those of the process by default.
+      started: when, on the clock of `time.perf_counter`; now by default.
+
+    Returns:
+      The exit code: 2 for a wrong setting, 1 for a run that failed.
+    """
+    started = time.perf_counter() if started is None else started
     try:
         settings, resume = parse(argv, prog=PROG, about=(__doc__ or "").partition("\n")[0])
         from experiments import run  # --help and wrong flags answer without waiting for it
 
-        ready = run.prepare(settings, resume)
+        ready = run.prepare(settings, resume, started)
     except ValueError as error:
         return complain(error, 2)
     print(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
@@ -32,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         return complain(error, 1)
     except KeyboardInterrupt:
-        return complain(f"stopped; --name {ready.folder.name} --resume goes on", 130)
+        again = f"--name {ready.folder.name} --resume"
+        return complain(f"stopped; the same command with {again} goes on", 130)
     show(result)
     print(f"{result['seconds']:.0f} s in all; everything is in {ready.folder}")
     return 0
@@ -43,19 +55,13 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "recall@1", "MAP@R", "R-precision")
-    groups = {"unseen classes": result}
-    groups |= {
-        k.replace("_", " "): v
-        for k, v in result.items()
-        if k not in ("raw", "test") and isinstance(v, dict)
-    }
-    for title, group in groups.items():
-        for row, name in (("raw pixels", "raw"), ("trained", "test")):
-            scores = (
-                f"{group[name][key]:.3f}" for key in ("recall_at_1", "map_at_r", "r_precision")
-            )
-            table.add_row(f"{title}, {row}", *scores)
+    names = {"recall_at_1": "recall@1", "map_at_r": "MAP@R", "r_precision": "R-precision"}
+    table = Table("", *names.values())
+    more = {name: value for name, value in result.items() if name.startswith("unseen")}
+    for title, group in {"unseen_classes": result, **more}.items():
+        for row, what in (("raw pixels", "raw"), ("trained", "test")):
+            scores = (f"{group[what][name]:.3f}" for name in names)
+            table.add_row(f"{title.replace('_', ' ')}, {row}", *scores)
     Console().print(table)
 
 
@@ -66,4 +72,4 @@ def complain(message: object, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(started=STARTED))
