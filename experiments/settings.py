@@ -113,6 +113,12 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
+def _own_config(name: str) -> dict[str, Any]:
+    """The settings of a file in `experiments/configs`, none where there is no such file."""
+    path = CONFIGS / f"{name}.py"
+    return read_config(path) if path.exists() else {}
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, tuple, list, dict))
 
@@ -163,14 +169,14 @@ def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Setting
         if value is not None
     }
     from_file = read_config(pathlib.Path(config)) if config else {}
-    loss = given.get("loss", from_file.get("loss", Settings.loss))
+    data = pathlib.PurePath(str(given.get("data", from_file.get("data", Settings.data)))).name
+    of_data = _own_config(data)
+    loss = given.get("loss", from_file.get("loss", of_data.get("loss", Settings.loss)))
     _expect("loss", repr(loss), loss in known(), f"one of {', '.join(known())}")
     _expect("loss", loss, from_file.get("loss", loss) == loss, f"that of {config}")
-    data = pathlib.PurePath(str(given.get("data", from_file.get("data", Settings.data)))).name
-    own = [CONFIGS / f"{name}.py" for name in (loss, data)]
-    values: dict[str, Any] = {}
-    for layer in (*(read_config(path) for path in own if path.exists()), from_file, given):
-        values |= layer
+    if of_data.get("loss") != loss:
+        of_data.pop("loss_options", None)
+    values = {**_own_config(loss), **of_data, **from_file, **given, "loss": loss}
     settings = Settings(**values)
     settings.check()
     return settings, resume
