@@ -8,9 +8,12 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import pytest
+from cases import CASES
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CASE_NAMES = {case.name for case in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +24,31 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def group_of(nodeid: str) -> str:
+    """The case that a test is about, or else its file: what is compiled for one serves the next."""
+    path, *_ = nodeid.split("::")
+    found = CASE_NAMES.intersection(re.split(r"[\[\]-]", nodeid))
+    return f"{path} {found.pop()}" if found else path
+
+
 def pytest_xdist_make_scheduler(config, log):
-    """One worker a case, or else a file: what is compiled for one test serves the next."""
-    from cases import CASES
+    """One worker a group."""
     from xdist.scheduler import LoadScopeScheduling
 
-    names = {case.name for case in CASES}
-
-    class ByCase(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            path, *_ = nodeid.split("::")
-            found = names.intersection(re.split(r"[\[\]-]", nodeid))
-            return f"{path} {found.pop()}" if found else path
+            return group_of(nodeid)
 
-    return ByCase(config, log)
+    return ByGroup(config, log)
+
+
+GROUPS_DONE = 0
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Drops what is compiled now and then between groups: a worker would hold gigabytes."""
+    global GROUPS_DONE
+    if nextitem is None or group_of(item.nodeid) != group_of(nextitem.nodeid):
+        GROUPS_DONE += 1
+        if GROUPS_DONE % 10 == 0:
+            jax.clear_caches()
