@@ -9,6 +9,9 @@ from typing import Any
 from jdml import losses, objectives
 from jdml.objectives import Objective
 
+# Losses with several centers a class, and how many their papers take.
+SUB_CENTERS = {"soft_triple": 10, "subcenter_arcface": 3}
+
 
 def known() -> list[str]:
     """The names of the losses, in alphabetical order."""
@@ -49,5 +52,7 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
     if inputs == ["embeddings", "labels"]:
         return objectives.pairs(getattr(losses, name), **options)
     if inputs == ["embeddings", "labels", "proxies"]:
+        if name in SUB_CENTERS:
+            options.setdefault("sub_centers", SUB_CENTERS[name])
         return objectives.table(getattr(losses, name), num_classes, **options)
     raise ValueError(f"loss: got {name!r}, whose {', '.join(inputs[2:])} no objective here gives")
