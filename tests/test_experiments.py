@@ -11,7 +11,7 @@ import pytest
 
 from experiments import settings, train
 from experiments.augment import Warp, warper
-from experiments.objectives import objective
+from experiments.objectives import known, objective
 from experiments.settings import Settings, parse
 from jdml.checkpoints import Checkpoints
 
@@ -175,6 +175,26 @@ def test_every_config_says_what_to_expect_and_builds_its_objective(path):
     got = parsed("--config", str(path))
     objective(got.loss, 5, got.loss_options)
     assert got == parsed("--data" if path.stem == got.data else "--loss", path.stem)
+
+
+def test_a_loss_that_is_asked_for_does_not_get_the_numbers_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "CONFIGS", tmp_path)
+    (tmp_path / "hangul.py").write_text(
+        "loss = 'cosface'\nloss_options = {'margin': 0.1}\ndim = 9\n"
+    )
+    (tmp_path / "arcface.py").write_text("loss_options = {'margin': 0.2}\n")
+    for argv, loss, margin in (((), "cosface", 0.1), (("--loss", "arcface"), "arcface", 0.2)):
+        got = parsed(*argv)
+        assert (got.loss, got.loss_options, got.dim) == (loss, {"margin": margin}, 9)
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_loss_has_an_objective(name):
+    made = objective(name, 6, {})
+    params, state = made.init(jax.random.key(0), 4)
+    batch = {"labels": np.arange(6) // 2}
+    loss = jax.eval_shape(made.loss, params, state, np.ones((6, 4), np.float32), batch)
+    assert loss.shape == ()
 
 
 def test_help_lists_every_flag(capsys):
