@@ -5,67 +5,35 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import numpy as np
+import cases_face
+import cases_info_nce
+import cases_proxies
+import cases_ranking
+import cases_self_supervised
+import cases_statistics
 import reference_miners
 import references
 import references_more
 import references_proxies
+from case import (
+    COSINE,
+    LABELS,
+    REDUCTIONS,
+    UNIT,
+    B,
+    C,
+    Case,
+    D,
+    K,
+    pair_case,
+    rows,
+    table,
+    table_case,
+)
 
 from jdml import distances, losses, miners
-
-B, D, C, K = 13, 5, 7, 3
-LABELS = np.array([0, 1, 2, 0, 1, 3, 0, 4, 2, 1, 5, 0, 3])  # one class of four, two lone rows
-REDUCTIONS = ("mean", "mean_active", "sum", "none")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One loss with one set of choices.
-
-    Attributes:
-      name: shown by pytest.
-      loss: the public function.
-      reference: of `references`, returning terms.
-      numbers: traced keywords, the same for both.
-      choices: static keywords of the library.
-      reference_choices: what they are called in the reference.
-      table: "" for pair losses, else "rows" [C, D] or "centers" [C, K, D].
-      held: the gradient is not the derivative, since the paper holds some weights constant.
-      by_proxy: the anchors are the rows of the table.
-      mine: (x, y, refs, ref_labels, distance) -> Mined, where the library has a miner.
-    """
-
-    name: str
-    loss: Callable[..., jax.Array]
-    reference: Callable[..., Any]
-    numbers: dict[str, float] = field(default_factory=dict)
-    choices: dict[str, Any] = field(default_factory=dict)
-    reference_choices: dict[str, Any] = field(default_factory=dict)
-    table: str = ""
-    mine: Callable[..., Any] | None = None
-    held: bool = False
-    by_proxy: bool = False
-
-    def __str__(self) -> str:
-        return self.name
-
-    def expected(self, reduction: str, x, y, *, table=None, refs=None, ref_labels=None, **options):
-        """The reference's scalar, or [B] for "none"."""
-        choices = {**self.numbers, **self.reference_choices}
-        if self.table:
-            terms = self.reference(x, y, table, **choices, **options)
-            return references.reduce(terms, reduction, len(table) if self.by_proxy else len(y))
-        if self.mine is not None:
-            distance = choices.get("distance", references.euclidean)
-            there = {k: options[k] for k in ("where", "ref_where") if k in options}
-            pairs = references.PairSet(x, y, refs, ref_labels, distance=distance, **there)
-            options["mined"] = self.mine(pairs)
-        terms = self.reference(x, y, refs, ref_labels, **choices, **options)
-        return references.reduce(terms, reduction, len(y))
 
 
 def _reference(name: str) -> Callable[..., Any]:
@@ -75,22 +43,13 @@ def _reference(name: str) -> Callable[..., Any]:
     return references_more.margin
 
 
-def _pair(loss, name=None, numbers=None, choices=None, other=None, **flags):
-    name, reference = name or loss.__name__, _reference(loss.__name__)
-    return Case(name, loss, reference, numbers or {}, choices or {}, other or {}, **flags)
+def _pair(loss, name="", numbers=None, choices=None, other=None, **flags):
+    return pair_case(loss, _reference(loss.__name__), name, numbers, choices, other, **flags)
 
 
-def _table(loss, table="rows", name=None, numbers=None, choices=None, **flags):
-    name, reference, choices = name or loss.__name__, _reference(loss.__name__), choices or {}
-    return Case(name, loss, reference, numbers or {}, choices, choices, table, **flags)
+def _table(loss, table="rows", name="", numbers=None, choices=None, **flags):
+    return table_case(loss, _reference(loss.__name__), table, name, numbers, choices, **flags)
 
-
-_SQUARED = {"distance": distances.squared_euclidean}, {"distance": references.squared_euclidean}
-_COSINE = {"distance": distances.cosine}, {"distance": references.cosine}
-_UNIT = (
-    {"distance": distances.normalized(distances.euclidean)},
-    {"distance": references.normalized(references.euclidean)},
-)
 
 CASES = [
     _pair(losses.contrastive, numbers={"positive_margin": 0.3, "negative_margin": 1.6}),
@@ -98,8 +57,8 @@ CASES = [
         losses.contrastive,
         name="contrastive_cosine",
         numbers={"positive_margin": 0.1, "negative_margin": 0.8},
-        choices=_COSINE[0],
-        other=_COSINE[1],
+        choices=COSINE[0],
+        other=COSINE[1],
     ),
     _pair(
         losses.contrastive,
@@ -114,8 +73,8 @@ CASES = [
         losses.triplet,
         name="triplet_squared_unit",
         numbers={"margin": 0.3},
-        choices=_UNIT[0],
-        other=_UNIT[1],
+        choices=UNIT[0],
+        other=UNIT[1],
     ),
     _pair(
         losses.triplet,
@@ -194,8 +153,8 @@ CASES = [
     _pair(
         losses.margin,
         numbers={"margin": 0.2, "beta": 1.2},
-        choices=_UNIT[0],
-        other=_UNIT[1],
+        choices=UNIT[0],
+        other=UNIT[1],
     ),
     _pair(losses.nca, numbers={"scale": 1.5}),
     _pair(losses.siglip, numbers={"scale": 4.0, "bias": -2.0}),
@@ -257,19 +216,17 @@ CASES = [
     ),
     _table(losses.adacos),
     _table(losses.adacos, name="adacos_scale", numbers={"scale": 7.0}),
+    *cases_face.CASES,
+    *cases_info_nce.CASES,
+    *cases_proxies.CASES,
+    *cases_ranking.CASES,
+    *cases_self_supervised.CASES,
+    *cases_statistics.CASES,
 ]
 PAIR_CASES = [case for case in CASES if not case.table]
 TABLE_CASES = [case for case in CASES if case.table]
 
-
-def rows(seed: int, n: int = B) -> np.ndarray:
-    """Random rows whose distances lie around the margins of the table."""
-    return 0.6 * np.random.default_rng(seed).normal(size=(n, D))
-
-
-def table(case: Case, seed: int = 5, classes: int = C) -> np.ndarray | None:
-    """A random class table of the case's shape, or None."""
-    if not case.table:
-        return None
-    shape = (classes, D) if case.table == "rows" else (classes, K, D)
-    return np.random.default_rng(seed).normal(size=shape)
+__all__ = [
+    "CASES", "LABELS", "PAIR_CASES", "REDUCTIONS", "TABLE_CASES", "B", "C", "Case", "D", "K",
+    "rows", "table",
+]  # fmt: skip

@@ -23,7 +23,7 @@ class Run(NamedTuple):
 @functools.cache
 def _compiled(name: str, block_size: int | None, traces: list | None = None):
     case = next(case for case in CASES if case.name == name)
-    choices = {**case.choices, "block_size": block_size}
+    choices = {**case.fixed, "block_size": block_size}
 
     def value(x, owned, numbers, y, where, weights, refs, reduction):
         options = {**numbers, **choices, "where": where, "weights": weights}

@@ -34,7 +34,7 @@ def value(case: Case, x, y, where, weights, parameters, **options):
     numbers = dict(parameters)
     owned = [numbers.pop("table")] if case.table else []
     return case.loss(
-        x, y, *owned, **numbers, **case.choices, where=where, weights=weights, **options
+        x, y, *owned, **numbers, **case.fixed, where=where, weights=weights, **options
     )
 
 

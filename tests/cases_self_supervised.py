@@ -1,0 +1,7 @@
+"""Cases of self-supervised losses; see `cases`."""
+
+from __future__ import annotations
+
+from case import Case
+
+CASES: list[Case] = []
