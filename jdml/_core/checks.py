@@ -120,6 +120,25 @@ def known_classes(labels: Any, n_classes: int) -> None:
         )
 
 
+def label_values(labels: Any) -> None:
+    """Refuses tables of labels that are not 0 or 1, and degrees outside 0 to 1, outside jit."""
+    if isinstance(labels, Tracer) or getattr(labels, "ndim", 0) != 2 or not labels.size:
+        return
+    values = np.asarray(labels)
+    integer = values.dtype.kind in "iu"
+    low, high = values.min(), values.max()
+    if integer and high > 1:
+        raise ValueError(
+            f"labels: got {describe(labels)} with the value {high}, expected 0 or 1 in each of "
+            f"{labels.shape[1]} columns, one a label"
+        )
+    if values.dtype.kind == "f" and not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"labels: got {describe(labels)} with values from {low} to {high}, expected degrees "
+            "of being a pair, from 0 to 1"
+        )
+
+
 def boolean(name: str, value: Any) -> None:
     """A mask."""
     if value.dtype != jnp.bool_:

@@ -106,6 +106,8 @@ def _host_checks(positional: list[str], arrays: dict[str, Any], options: dict[st
     whole_table = options.get("proxy_labels") is None and options.get("class_axis_name") is None
     if table is not None and whole_table and getattr(table, "ndim", 0) >= 2:
         checks.known_classes(arrays["labels"], table.shape[0])
+    if table is None:
+        checks.label_values(arrays["labels"])
 
 
 def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
@@ -128,8 +130,9 @@ def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
 
 
 def _compute_dtype(named: list[tuple[str, jax.Array]]) -> Any:
-    """At least float32; float64 where a matrix of rows is."""
-    wide = any(x.ndim >= 2 and x.dtype == jnp.float64 for _, x in named)
+    """At least float32; float64 where a matrix of rows is. Labels do not decide it."""
+    rows = [x for name, x in named if name not in INTEGER_OPTIONS]
+    wide = any(x.ndim >= 2 and x.dtype == jnp.float64 for x in rows)
     return jnp.dtype("float64" if wide else "float32")
 
 

@@ -42,9 +42,11 @@ class Pairs(NamedTuple):
     negative_columns: Any = None  # the shape of negatives
     mates: Mates | None = None  # only while positive columns are the references
     anchor_values: Any = None  # [b] the row statistic of the anchor
-    positive_values: Any = None  # [b, P] the row statistic of each positive
+    positive_values: Any = None  # [b, P] the row statistic of each positive, or label distances
     between: Any = None  # [R, R] distances between references, where a loss asks for them
     between_weights: Any = None  # [R, R] 1 where two references are of different classes
+    anchors: Any = None  # [b] place of each anchor in the batch of all devices
+    bounds: Any = None  # what a miner with a survey found out about all pairs of the batch
 
 
 Miner: TypeAlias = Callable[[Pairs], Pairs]

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdml._core import checks
+from jdml._core import targets
 from jdml._core.devices import gather
-from jdml._core.maths import measure, prepare
+from jdml._core.maths import measure
 from jdml._core.options import (
     Array,
     AxisName,
@@ -28,36 +28,11 @@ from jdml._core.options import (
 )
 from jdml._core.positives import EachPositive, each_positive
 from jdml._core.reduce import Term, combine, safe_divide, total, weigh
+from jdml._core.sides import Anchors, Inputs, References, both_sides, looking_back
 from jdml._core.stream import join, map_blocks, split, stream
 
 Formula = Callable[[Pairs], Sequence[Term | EachPositive]]
 Statistic = Callable[[Pairs, Array], Array]
-
-
-class _Anchors(NamedTuple):
-    """All by rows: what is cut into blocks."""
-
-    rows: Array  # [b, D] prepared for the distance
-    labels: Array  # [b]
-    exists: Array  # [b]
-    weights: Array  # [b], or [b, R]
-    own: Array  # [b] the anchor's own column, -1 where it is not among the references
-    start: Array  # [b] with count and rank: see `Mates`
-    count: Array
-    rank: Array
-    values: Array | None = None  # [b] the row statistic
-
-
-class _References(NamedTuple):
-    """What every block sees."""
-
-    rows: Array  # [R, D]
-    labels: Array  # [R]
-    exists: Array  # [R]
-    order: Array  # [R] sorted by class
-    columns: Array  # [R] 0 .. R-1
-    values: Array | None = None  # [R] the row statistic
-    between: Array | None = None  # [R, R]
 
 
 def over_pairs(
@@ -68,6 +43,7 @@ def over_pairs(
     *,
     statistic: Statistic | None = None,
     anchor_values: Array | None = None,
+    label_distance: targets.LabelDistance | None = None,
     between: bool = False,
     cube: bool = False,
     where: Array | None = None,
@@ -86,11 +62,13 @@ def over_pairs(
       formula: from the pairs of one block to its terms, each (value, weight) with the anchors as
         first axis, or an `EachPositive`.
       embeddings: [B, D].
-      labels: [B]; negative ones mark rows that do not exist.
+      labels: [B], [B, L] or [B, R]: see `targets`. Negative classes mark rows that do not exist.
       distance: between rows.
       statistic: (pairs, anchor rows [b, D]) -> [b], found for every row first; the formula then
         reads it as `pairs.anchor_values` and `pairs.positive_values`.
       anchor_values: a number of each row [B], which the formula reads as `pairs.anchor_values`.
+      label_distance: for labels that are numbers: every two rows are a pair, of weight 1 on both
+        sides, and the formula reads the distance of their labels as `pairs.positive_values`.
       between: whether the formula reads the distances between references.
       cube: whether the formula makes arrays [b, R, R]: keeps blocks small.
       where, weights, reduction, axis_name, block_size, refs, ref_labels, ref_where, miner: the
@@ -99,79 +77,125 @@ def over_pairs(
     Returns:
       A scalar, or per-anchor sums [B] for the reduction "none".
     """
-    _check(embeddings, labels, where, weights, refs, ref_labels, ref_where)
-    exists = labels >= 0 if where is None else where & (labels >= 0)
-    cleared = jnp.where(exists[:, None], embeddings, 0.0)
-    if refs is None:
-        references, own = _own_batch(cleared, labels, exists, axis_name)
-    else:
-        references, own = _given(refs, ref_labels, ref_where), jnp.full(labels.shape, -1, jnp.int32)
-    if weights is None:
-        weights = jnp.ones(labels.shape, embeddings.dtype)
-    checks.pair_weights(weights, embeddings.shape[0], references.rows.shape[0])
-    anchors = _anchors(prepare(distance, cleared), labels, exists, weights, own, references)
+    kind = targets.kind_of(labels, label_distance)
+    given = Inputs(embeddings, labels, kind, where, weights, axis_name, refs, ref_labels, ref_where)
+    between = between or getattr(miner, "between", False)
+    anchors, references = both_sides(given, distance, between)
     anchors = anchors._replace(values=anchor_values)
-    references = references._replace(rows=prepare(distance, references.rows))
-    if statistic is not None:
-        find = _Problem(formula, distance, miner, reduction, statistic)
-        in_batch = refs is None
-        anchors, references = _add_statistic(
-            find, anchors, references, in_batch, axis_name, block_size
-        )
-    if between:
-        rows = references.rows
-        references = references._replace(between=measure(distance, rows, rows))
-    problem = _Problem(formula, distance, miner, reduction, statistic)
+    problem = _Problem(formula, distance, miner, reduction, kind, statistic, label_distance)
     cube = cube or getattr(miner, "cube", False)
     size = _block_size(block_size, anchors.rows.shape[0], references.rows.shape[0], cube)
+    references = _survey(problem, anchors, references, size, axis_name)
+    if statistic is not None:
+        anchors, references = _add_statistic(problem, given, anchors, references, block_size)
     return _evaluate(problem, anchors, references, size, reduction, axis_name)
+
+
+def each_anchor(
+    statistic: Callable[[Pairs], Any],
+    embeddings: Array,
+    labels: Array,
+    distance: Distance,
+    *,
+    where: Array | None = None,
+    weights: Array | None = None,
+    reduction: Reduction = "mean",
+    axis_name: AxisName | None = None,
+    block_size: int | None = None,
+    refs: Array | None = None,
+    ref_labels: Array | None = None,
+    ref_where: Array | None = None,
+    miner: Miner | None = None,
+) -> Any:
+    """A tree of numbers [B, ...] of each anchor on this device, found by blocks.
+
+    For losses that first need to know something of all pairs. Importance of anchors is in the
+    weights of their pairs here.
+
+    Args:
+      statistic: from the pairs of one block to a tree of arrays [b, ...].
+      embeddings, labels, distance: as for `over_pairs`.
+      where, weights, axis_name, block_size, refs, ref_labels, ref_where, miner: the shared
+        keywords.
+      reduction: has no effect.
+
+    Returns:
+      The tree of the statistic, for all anchors.
+    """
+    kind = targets.kind_of(labels, None)
+    given = Inputs(embeddings, labels, kind, where, weights, axis_name, refs, ref_labels, ref_where)
+    anchors, references = both_sides(given, distance, getattr(miner, "between", False))
+    problem = _Problem(None, distance, miner, reduction, kind, weigh_anchors=True)
+    n, cube = anchors.rows.shape[0], getattr(miner, "cube", False)
+    size = _block_size(block_size, n, references.rows.shape[0], cube)
+    references = _survey(problem, anchors, references, size, axis_name)
+    return _by_blocks(lambda block: statistic(problem.pairs(block, references)), anchors, size)
 
 
 class _Problem(NamedTuple):
     """The choices that a block needs; nothing traced."""
 
-    formula: Formula
+    formula: Formula | None
     distance: Distance
     miner: Miner | None
     reduction: Reduction
-    statistic: Statistic | None
+    kind: targets.Kind
+    statistic: Statistic | None = None
+    label_distance: targets.LabelDistance | None = None
+    weigh_anchors: bool = False  # in the weights of their pairs
 
-    def pairs(self, anchors: _Anchors, references: _References) -> Pairs:
+    def pairs(self, anchors: Anchors, references: References) -> Pairs:
         """The pairs of one block: measured, weighed, mined."""
         valid = anchors.exists[:, None] & references.exists[None, :]
         valid &= anchors.own[:, None] != references.columns[None, :]
         distances = measure(self.distance, anchors.rows, references.rows, valid)
-        same = anchors.labels[:, None] == references.labels[None, :]
-        kind = distances.dtype
-        weight = anchors.weights.astype(kind) if anchors.weights.ndim == 2 else jnp.ones((), kind)
-        shape = distances.shape
-        apart = None
-        if references.between is not None:
-            apart = references.exists[:, None] & references.exists[None, :]
-            apart &= references.labels[:, None] != references.labels[None, :]
-            apart = apart.astype(kind)
+        positive, negative = self._weights(anchors, references, valid, distances.dtype)
         values = references.values
+        if values is not None:
+            values = jnp.broadcast_to(values[None, :], distances.shape)
+        if self.label_distance is not None:
+            values = self.label_distance(anchors.labels, references.labels)  # type: ignore[arg-type]
+        mates = None
+        if anchors.start is not None:
+            mates = Mates(references.order, anchors.start, anchors.count, anchors.rank)  # type: ignore[arg-type]
         pairs = Pairs(
             positives=distances,
             negatives=distances,
-            positive_weights=jnp.where(valid & same, weight, 0.0),
-            negative_weights=jnp.where(valid & ~same, weight, 0.0),
-            mates=Mates(references.order, anchors.start, anchors.count, anchors.rank),
+            positive_weights=positive,
+            negative_weights=negative,
+            mates=mates,
             anchor_values=anchors.values,
-            positive_values=None if values is None else jnp.broadcast_to(values[None, :], shape),
+            positive_values=values,
             between=references.between,
-            between_weights=apart,
+            between_weights=references.apart,
+            anchors=anchors.index,
+            bounds=references.bounds,
         )
         return pairs if self.miner is None else _mine(self.miner, pairs)
 
-    def terms(self, anchors: _Anchors, references: _References) -> list[Term]:
+    def _weights(
+        self, anchors: Anchors, references: References, valid: Array, dtype: Any
+    ) -> tuple[Array, Array]:
+        """[b, R] of pairs as positives and as negatives, 0 where they are not there."""
+        weight = jnp.ones((), dtype)
+        if anchors.weights.ndim == 2:
+            weight = anchors.weights.astype(dtype)
+        elif self.weigh_anchors:
+            weight = anchors.weights.astype(dtype)[:, None]
+        if self.kind == "numbers":
+            every = jnp.where(valid, weight, 0.0)
+            return every, every
+        alike = targets.alike(self.kind, anchors.labels, references.labels)  # type: ignore[arg-type]
+        return targets.weigh_kinds(alike, valid, weight)
+
+    def terms(self, anchors: Anchors, references: References) -> list[Term]:
         """(num [b], den [b]) of every term of one block, with the importance of the anchors."""
         pairs = self.pairs(anchors, references)
         importance = anchors.exists.astype(pairs.positives.dtype)
         if anchors.weights.ndim == 1:
             importance = jnp.where(anchors.exists, anchors.weights, 0.0)
         terms = []
-        for term in self.formula(pairs):
+        for term in self.formula(pairs):  # type: ignore[misc]
             if isinstance(term, EachPositive):
                 num, den = each_positive(term, pairs, self.reduction)
             else:
@@ -197,110 +221,66 @@ def _mine(miner: Miner, pairs: Pairs) -> Pairs:
     )
 
 
-# ---------------------------------------------------------------- the two sides
+def _survey(
+    problem: _Problem,
+    anchors: Anchors,
+    references: References,
+    size: int,
+    axis_name: AxisName | None,
+) -> References:
+    """Lets a miner find out, before the sweep, what it needs to know of all pairs of the batch.
 
+    Such a miner has a method `survey(count)`, with count(fn) the sum of fn(pairs) over all blocks
+    and devices.
+    """
+    if not hasattr(problem.miner, "survey"):
+        return references
+    anchors, seen = lax.stop_gradient((anchors, references))
+    bare = problem._replace(miner=None)
+    n = anchors.labels.shape[0]
+    whole = bare.pairs(anchors, seen) if size >= n else None
+    blocks = None if whole is not None else split(anchors, -(-n // size), size)
 
-def _check(embeddings, labels, where, weights, refs, ref_labels, ref_where) -> None:
-    checks.rows("embeddings", embeddings)
-    checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
-    if where is not None:
-        checks.vector("where", where, embeddings.shape[0], "embeddings")
-    if refs is None:
-        for name, value in (("ref_labels", ref_labels), ("ref_where", ref_where)):
-            if value is not None:
-                raise ValueError(f"{name}: got {checks.describe(value)} without refs")
-        return
-    checks.rows("refs", refs)
-    checks.same_width("refs", refs, "embeddings", embeddings)
-    if ref_labels is None:
-        raise ValueError("ref_labels: got None, expected the labels of refs, one a row")
-    checks.class_labels("ref_labels", ref_labels, refs.shape[0], "refs")
-    if ref_where is not None:
-        checks.vector("ref_where", ref_where, refs.shape[0], "refs")
+    def count(fn: Callable[[Pairs], Any]) -> Any:
+        if whole is not None:
+            sums = fn(whole)
+        else:
+            each = lax.map(lambda block: fn(bare.pairs(block, seen)), blocks)
+            sums = jax.tree.map(lambda x: x.sum(axis=0), each)
+        return jax.tree.map(lambda x: total(x, axis_name), sums)
 
-
-def _references(rows: Array, labels: Array, exists: Array) -> _References:
-    order = jnp.argsort(labels).astype(jnp.int32)
-    columns = jnp.arange(labels.shape[0], dtype=jnp.int32)
-    return _References(rows, labels, exists, order, columns)
-
-
-def _own_batch(
-    rows: Array, labels: Array, exists: Array, axis_name: AxisName | None
-) -> tuple[_References, Array]:
-    """The batch of all devices as references, and the column that each local row has there."""
-    own = jnp.arange(labels.shape[0], dtype=jnp.int32)
-    if axis_name is not None:
-        own = own + lax.axis_index(axis_name).astype(jnp.int32) * labels.shape[0]
-    gathered = (gather(x, axis_name) for x in (rows, labels, exists))
-    return _references(*gathered), own
-
-
-def _given(refs: Array, labels: Any, where: Array | None) -> _References:
-    exists = labels >= 0 if where is None else where & (labels >= 0)
-    return _references(jnp.where(exists[:, None], refs, 0.0), labels, exists)
-
-
-def _anchors(
-    rows: Array,
-    labels: Array,
-    exists: Array,
-    weights: Array,
-    own: Array,
-    references: _References,
-) -> _Anchors:
-    """Anchors that know where their class-mates stand (dead code unless a term asks for it)."""
-    by_class = references.labels[references.order]
-    start, stop = (
-        jnp.searchsorted(by_class, labels, side=side).astype(jnp.int32)
-        for side in ("left", "right")
-    )
-    place = jnp.argsort(references.order).astype(jnp.int32)
-    absent = own < 0
-    rank = jnp.where(absent, references.labels.shape[0], place[own] - start)
-    count = stop - start - jnp.where(absent, 0, 1)
-    return _Anchors(rows, labels, exists, weights, own, start, count, rank)
+    return references._replace(bounds=lax.stop_gradient(problem.miner.survey(count)))  # type: ignore[union-attr]
 
 
 def _add_statistic(
     problem: _Problem,
-    anchors: _Anchors,
-    references: _References,
-    in_batch: bool,
-    axis_name: AxisName | None,
+    given: Inputs,
+    anchors: Anchors,
+    references: References,
     block_size: int | None,
-) -> tuple[_Anchors, _References]:
+) -> tuple[Anchors, References]:
     """Finds the row statistic of every anchor and reference.
 
     In a batch of its own a reference is some device's anchor. A reference that was given looks
     back at the anchors of all devices.
     """
-    own = _statistics(problem, anchors, references, block_size)
-    if in_batch:
-        theirs = gather(own, axis_name)
+
+    def statistics(anchors: Anchors, references: References) -> Array:
+        size = _block_size(block_size, anchors.rows.shape[0], references.rows.shape[0], False)
+        find = lambda block: problem.statistic(problem.pairs(block, references), block.rows)  # type: ignore[misc]
+        return _by_blocks(find, anchors, size)
+
+    own = statistics(anchors, references)
+    if given.refs is None:
+        theirs = gather(own, given.axis_name)
     else:
-        local = _references(anchors.rows, anchors.labels, anchors.exists)
-        back = _references(*(gather(x, axis_name) for x in local[:3]))
-        weights = jnp.ones(references.labels.shape, anchors.rows.dtype)
-        if anchors.weights.ndim == 2:
-            weights = gather(anchors.weights, axis_name).swapaxes(0, 1)
-        absent = jnp.full(references.labels.shape, -1, jnp.int32)
-        looking = _anchors(
-            references.rows, references.labels, references.exists, weights, absent, back
-        )
-        theirs = _statistics(problem, looking, back, block_size)
+        theirs = statistics(*looking_back(given, anchors, references))
     return anchors._replace(values=own), references._replace(values=theirs)
 
 
-def _statistics(
-    problem: _Problem, anchors: _Anchors, references: _References, block_size: int | None
-) -> Array:
+def _by_blocks(find: Callable[[Anchors], Any], anchors: Anchors, size: int) -> Any:
+    """find(block), a tree of arrays [b, ...], for all anchors."""
     n = anchors.labels.shape[0]
-    size = _block_size(block_size, n, references.labels.shape[0], False)
-
-    def find(block: _Anchors) -> Array:
-        return problem.statistic(problem.pairs(block, references), block.rows)  # type: ignore[misc]
-
     if size >= n:
         return find(anchors)
     return join(map_blocks(find, split(anchors, -(-n // size), size)), n)
@@ -327,8 +307,8 @@ def _block_size(asked: int | None, n: int, r: int, cube: bool) -> int:
 
 def _evaluate(
     problem: _Problem,
-    anchors: _Anchors,
-    references: _References,
+    anchors: Anchors,
+    references: References,
     size: int,
     reduction: Reduction,
     axis_name: AxisName | None,
@@ -356,11 +336,11 @@ def _evaluate(
 
 
 def _sums(
-    problem: _Problem, blocks: _Anchors, references: _References, coefficients: list[Array]
+    problem: _Problem, blocks: Anchors, references: References, coefficients: list[Array]
 ) -> tuple[Array, Any]:
     """sum of coefficient * num over terms and anchors, and the denominators of the terms."""
 
-    def block_sums(block: _Anchors, references: _References) -> tuple[Array, list[Array]]:
+    def block_sums(block: Anchors, references: References) -> tuple[Array, list[Array]]:
         terms = problem.terms(block, references)
         parts = [c * num.sum() for c, (num, _) in zip(coefficients, terms)]
         return sum(parts[1:], start=parts[0]), [den.sum() for _, den in terms]
@@ -368,10 +348,10 @@ def _sums(
     return stream(block_sums, blocks, references)
 
 
-def _denominators(problem: _Problem, blocks: _Anchors, references: _References) -> list[Array]:
+def _denominators(problem: _Problem, blocks: Anchors, references: References) -> list[Array]:
     """Only the denominators; the compiler drops the distances where labels alone decide them."""
 
-    def block_sums(block: _Anchors, references: _References) -> tuple[Array, list[Array]]:
+    def block_sums(block: Anchors, references: References) -> tuple[Array, list[Array]]:
         dens = [den.sum() for _, den in problem.terms(block, references)]
         return sum(dens[1:], start=dens[0]), dens
 

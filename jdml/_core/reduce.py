@@ -48,6 +48,21 @@ def combine(terms: Sequence[Term], reduction: Reduction, axis_name: AxisName | N
     return sum(parts[1:], start=parts[0])
 
 
+def whole(value: Array, exists: Array, reduction: Reduction, axis_name: AxisName | None) -> Array:
+    """Reduces a value of the whole batch [] that no row owns: "none" gives all equal shares.
+
+    Args:
+      value: the same on all devices.
+      exists: [B] the rows that are there, on this device.
+      reduction: the shared keyword.
+      axis_name: the shared keyword.
+    """
+    if reduction != "none":
+        return value
+    there = exists.astype(value.dtype)
+    return value * safe_divide(there, total(there.sum(), axis_name))
+
+
 def log_sum_exp(values: Array, weights: Array) -> Array:
     """log sum_n weights_n exp(values_n) over the last axis; -inf where no weight counts.
 

@@ -9,7 +9,7 @@ by indexing: that shards without gathering the table, and a label without a row 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,21 +25,24 @@ from jdml._core.reduce import combine, weigh
 class Row(NamedTuple):
     """What a formula sees of a batch: one entry a row of embeddings."""
 
-    target: Array  # [B] cosine to the row's own class
+    target: Array  # [B] cosine (or score) to the row's own class
     others: Array  # [B] log-sum-exp of the logits of all other classes, -inf if there is none
+    # (their sum, and 0 if there is none, for the fold "sum")
     norm: Array  # [B] length of the embedding
 
 
 Logits = Callable[[Array, Array], Array]  # cosines [B, c], norms [B, 1] -> logits [B, c]
 Pool = Callable[[Array], Array]  # cosines to sub-centers [B, c, K] -> [B, c]
+Score = Callable[[Array, Array], Array]  # rows [B, D], classes [c, D] or [c, K, D] -> [B, c]
+Fold = Literal["log_sum_exp", "sum"]
 
 
 class _Fold(NamedTuple):
-    """A partial softmax over some of the classes."""
+    """A partial softmax, or sum, over some of the classes."""
 
     top: Array  # [B] largest logit of other classes so far
-    mass: Array  # [B] sum of exp(logit - top) over them
-    target: Array  # [B] cosine to the own class, once it has come by
+    mass: Array  # [B] sum of exp(logit - top) over them, or of the logits for the fold "sum"
+    target: Array  # [B] score of the own class, once it has come by
     found: Array  # [B] 1 once it has
 
 
@@ -56,6 +59,8 @@ def over_table(
     *,
     logits: Logits,
     pool: Pool = largest,
+    score: Score | None = None,
+    fold: Fold = "log_sum_exp",
     where: Array | None = None,
     weights: Array | None = None,
     reduction: Reduction = "mean",
@@ -73,6 +78,8 @@ def over_table(
       proxies: [C, D], or [C, K, D] with K sub-centers a class.
       logits: (cosines [B, c], norms [B, 1]) -> [B, c], the logits of other classes.
       pool: how K cosines of a class become one.
+      score: in place of the cosine: (rows as they came, a block of the table as it is) -> [B, c].
+      fold: how the logits of other classes become one number.
       where, weights, reduction, axis_name, block_size, proxy_labels, class_axis_name: the shared
         keywords.
 
@@ -83,20 +90,24 @@ def over_table(
     check_table(embeddings, proxies, proxy_labels)
     cleared = jnp.where(exists[:, None], embeddings, 0.0)
     norm = _safe_norm(cleared)
-    rows = unit(cleared)
+    rows = unit(cleared) if score is None else cleared
     proxy_labels = table_labels(proxies, proxy_labels, class_axis_name)
     size = _block_size(block_size, embeddings.shape[0], proxies)
 
-    def fold(state: _Fold, block: tuple[Array, Array]) -> _Fold:
+    def absorb(state: _Fold, block: tuple[Array, Array]) -> _Fold:
         table, classes = block
-        cosines = _cosines(rows, table, pool)
+        if score is None:
+            cosines = _cosines(rows, table, pool)
+        else:
+            cosines = score(rows, table.astype(rows.dtype))
         own = labels[:, None] == classes[None, :]
         # A row of padding has class -1, which is nobody's: existing labels are not negative.
         other = ~own & (classes >= 0)[None, :]
-        return _absorb(state, cosines, logits(cosines, norm[:, None]), own, other)
+        add = _absorb if fold == "log_sum_exp" else _add_up
+        return add(state, cosines, logits(cosines, norm[:, None]), own, other)
 
-    state = _fold_blocks(fold, labels, rows, proxies, proxy_labels, size)
-    row = _join_shards(state, norm, class_axis_name)
+    state = _fold_blocks(absorb, labels, rows, proxies, proxy_labels, size)
+    row = _join_shards(state, norm, class_axis_name, fold)
     counts = jnp.where(exists & (row[1] > 0), weights, 0.0)
     return combine([weigh(formula(row[0]), counts, reduction)], reduction, axis_name)
 
@@ -146,9 +157,19 @@ def _absorb(state: _Fold, cosines: Array, logits: Array, own: Array, other: Arra
     masked = jnp.where(other, logits, -jnp.inf)
     top = jnp.maximum(state.top, lax.stop_gradient(masked.max(axis=-1)))
     mass = state.mass * jnp.exp(state.top - top) + jnp.exp(masked - top[:, None]).sum(axis=-1)
+    return _Fold(top, mass, *_own_class(state, cosines, own))
+
+
+def _add_up(state: _Fold, cosines: Array, logits: Array, own: Array, other: Array) -> _Fold:
+    """The sum so far and one more block of classes."""
+    mass = state.mass + jnp.where(other, logits, 0.0).sum(axis=-1)
+    return _Fold(state.top, mass, *_own_class(state, cosines, own))
+
+
+def _own_class(state: _Fold, cosines: Array, own: Array) -> tuple[Array, Array]:
+    """The score of the own class, and whether it was there, after one more block."""
     target = state.target + jnp.where(own, cosines, 0.0).sum(axis=-1)
-    found = state.found + own.sum(axis=-1).astype(state.found.dtype)
-    return _Fold(top, mass, target, found)
+    return target, state.found + own.sum(axis=-1).astype(state.found.dtype)
 
 
 def _fold_blocks(
@@ -176,15 +197,21 @@ def _fold_blocks(
     return lax.scan(step, start, blocks)[0]
 
 
-def _join_shards(state: _Fold, norm: Array, class_axis_name: str | None) -> tuple[Row, Array]:
+def _join_shards(
+    state: _Fold, norm: Array, class_axis_name: str | None, fold: Fold
+) -> tuple[Row, Array]:
     """The softmax over the shards of the table: the row, and whether its class was found."""
     top, mass, target, found = state
     if class_axis_name is not None:
-        highest = lax.pmax(lax.stop_gradient(top), class_axis_name)
-        mass = lax.psum(mass * jnp.exp(top - highest), class_axis_name)
-        top = highest
+        if fold == "log_sum_exp":
+            highest = lax.pmax(lax.stop_gradient(top), class_axis_name)
+            mass = mass * jnp.exp(top - highest)
+            top = highest
+        mass = lax.psum(mass, class_axis_name)
         target = lax.psum(target, class_axis_name)
         found = lax.psum(found, class_axis_name)
+    if fold == "sum":
+        return Row(target, mass, norm), found
     empty = mass == 0
     others = jnp.where(empty, -jnp.inf, top + jnp.log(jnp.where(empty, 1.0, mass)))
     return Row(target, others, norm), found
