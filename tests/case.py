@@ -35,6 +35,7 @@ class Case:
       by_proxy: the anchors are the rows of the table.
       ordered: a row's value depends on its place in the batch (drawn margins).
       continuous: labels are numbers, not names.
+      classes_only: takes one class a row only (it averages classes).
       batch_level: one value for the whole batch, of which rows have equal shares; the reference
         returns that number.
       mine: (x, y, refs, ref_labels, distance) -> Mined, where the library has a miner.
@@ -53,6 +54,7 @@ class Case:
     by_proxy: bool = False
     ordered: bool = False
     continuous: bool = False
+    classes_only: bool = False
     batch_level: bool = False
     centers: int = K
 

@@ -162,8 +162,8 @@ def margin(
     Reference:
       Wu, Manmatha, Smola, Krahenbuhl: Sampling Matters in Deep Embedding Learning, ICCV 2017.
     """
-    checks.per_row("beta", beta, labels.shape[0])
-    boundary = jnp.broadcast_to(beta, labels.shape)
+    checks.per_row("beta", beta, embeddings.shape[0])
+    boundary = jnp.broadcast_to(beta, embeddings.shape[:1])
 
     def formula(pairs: Pairs):
         border = pairs.anchor_values[:, None]
