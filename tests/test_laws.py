@@ -200,6 +200,16 @@ def test_a_real_nan_is_not_hidden(case: Case):
     assert all(np.isnan(got.values[r]) for r in ("mean", "mean_active", "sum"))
 
 
+@every_pair
+@pytest.mark.parametrize("labels", [np.arange(B), np.zeros(B, int)], ids=["distinct", "equal"])
+def test_without_positives_or_negatives_the_value_is_the_reference(case: Case, labels, x64):
+    """Faults A2 to A5: 0 where nothing is left to compare, never NaN, nor a loss of nothing."""
+    x = rows(0)
+    got = run(case, x, labels)
+    check_values(case, got, x=x, y=labels)
+    assert np.isfinite(got.gradient).all()
+
+
 @every
 def test_sum_of_none_is_sum(case: Case):
     got = run(case, rows(0))
