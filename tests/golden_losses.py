@@ -11,7 +11,7 @@ import numpy as np
 from golden_data import Padded
 from golden_pairs import pair_counts
 
-from jdml import distances, losses
+from jdml import losses
 
 # Pair losses.
 
@@ -63,16 +63,11 @@ def smooth_ap_with_query(embeddings, labels, **options):
     return losses.smooth_ap(embeddings, labels, refs=embeddings, ref_labels=labels, **options)
 
 
-def tuplet_and_variance(embeddings, labels, *, positive, negative, weight, slack, **options):
-    """The tuplet loss and squares beyond the mean positive and the mean negative similarity."""
-    there = labels >= 0
-    rows = jnp.where(there[:, None], embeddings, 1.0)
-    similarity = 1.0 - distances.cosine(rows, rows)
-    low = (1.0 - slack) * _mean(similarity, positive)
-    high = (1.0 + slack) * _mean(similarity, negative)
-    below = _mean(jax.nn.relu(low - similarity) ** 2, positive)
-    above = _mean(jax.nn.relu(similarity - high) ** 2, negative)
-    return losses.tuplet_margin(embeddings, labels, **options) + weight * (below + above)
+def tuplet_and_variance(embeddings, labels, *, weight, slack, **options):
+    """The tuplet loss and the variance within each kind of pairs."""
+    slacks = {"positive_slack": slack, "negative_slack": slack}
+    variance = losses.intra_pair_variance(embeddings, labels, **slacks)
+    return losses.tuplet_margin(embeddings, labels, **options) + weight * variance
 
 
 # Table losses.

@@ -7,10 +7,11 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jdml._core import checks
 from jdml._core.devices import vary, varying_axes
@@ -62,6 +63,7 @@ def loss(*, reduction: str = "mean", static: tuple[str, ...] = ()) -> Callable[[
             checks.block_size(options.get("block_size"))
             _host_checks(positional, arrays, options)
             rest = {k: v for k, v in options.items() if k not in arrays}
+            rest |= _traced_miner(rest.get("miner"))
             return jitted(*(arrays[name] for name in positional), **rest)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
@@ -110,11 +112,47 @@ def _host_checks(positional: list[str], arrays: dict[str, Any], options: dict[st
         checks.label_values(arrays["labels"])
 
 
+class _Miner(NamedTuple):
+    """A miner without its arrays, equal and hashed by value."""
+
+    structure: Any
+    choices: tuple[Any, ...]  # the other leaves of the tree, None where an array belongs
+
+
+def _traced_miner(miner: Any) -> dict[str, Any]:
+    """Keywords for a miner that has arrays in it, such as a random key; none for any other.
+
+    A miner that is a registered tree is cut into what is static and its arrays, which are traced:
+    a new key does not compile again, and a key of an outer trace may come in.
+    """
+    leaves, structure = jax.tree.flatten(miner)
+    traced = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    choices = tuple(None if array else leaf for leaf, array in zip(leaves, traced))
+    try:
+        hash((structure, choices))
+    except TypeError:
+        raise TypeError(
+            f"miner: got {type(miner).__name__}, expected one that can be hashed, or a registered "
+            "tree whose arrays are its leaves"
+        ) from None
+    if not any(traced):
+        return {}
+    arrays = [jnp.asarray(leaf) for leaf, array in zip(leaves, traced) if array]
+    return {"miner": _Miner(structure, choices), "miner_arrays": arrays}
+
+
+def _whole_miner(miner: _Miner, arrays: list[Any]) -> Any:
+    """The inverse of `_traced_miner`."""
+    left = iter(arrays)
+    leaves = [next(left) if choice is None else choice for choice in miner.choices]
+    return jax.tree.unflatten(miner.structure, leaves)
+
+
 def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
     """fn behind the door: checked dtypes, one floating dtype, one varying-axes type."""
     names = [p.name for p in inspect.signature(fn).parameters.values()]
 
-    def entered(*args: Any, **options: Any) -> jax.Array:
+    def entered(*args: Any, miner_arrays: Any = None, **options: Any) -> jax.Array:
         traced = {k: v for k, v in options.items() if k not in static and v is not None}
         checks.masks(traced)
         inputs = dict(zip(names, args))
@@ -123,7 +161,11 @@ def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
         dtype = _compute_dtype([*inputs.items(), *traced.items()])
         inputs = {name: _lift(name, value, dtype) for name, value in inputs.items()}
         traced = {name: _lift(name, value, dtype) for name, value in traced.items()}
-        inputs, traced = _one_type(names, inputs, traced, options.get("class_axis_name"))
+        inputs, traced, miner_arrays = _one_type(
+            (inputs, traced, miner_arrays), options.get("class_axis_name")
+        )
+        if miner_arrays is not None:
+            options["miner"] = _whole_miner(options["miner"], miner_arrays)
         return fn(**inputs, **{**options, **traced})
 
     return entered
@@ -139,9 +181,10 @@ def _compute_dtype(named: list[tuple[str, jax.Array]]) -> Any:
 def _lift(name: str, x: jax.Array, dtype: Any) -> jax.Array:
     """Integers to one integer type, masks as they are, numbers to the compute dtype.
 
-    Tables of classes keep their own dtype: the table engine lifts them block by block.
+    Tables of classes keep their own dtype: the table engine lifts them block by block. Random
+    keys, typed or raw, are no numbers.
     """
-    if name in BOOLEAN_OPTIONS:
+    if name in BOOLEAN_OPTIONS or name == "key":
         return x
     if name in INTEGER_OPTIONS:
         integer = jnp.issubdtype(x.dtype, jnp.integer)
@@ -151,13 +194,10 @@ def _lift(name: str, x: jax.Array, dtype: Any) -> jax.Array:
     return x if name in ("proxies", "centers") else x.astype(dtype)
 
 
-def _one_type(
-    names: list[str], inputs: dict[str, Any], traced: dict[str, Any], class_axis: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _one_type(given: tuple[Any, ...], class_axis: str | None) -> tuple[Any, ...]:
     """Under shard_map, casts what goes in to one varying-axes type.
 
     The class axis is left out for all but the table: what is replicated over it stays so, and
     the loss comes out replicated too.
     """
-    axes = sorted(varying_axes((inputs, traced)) - {class_axis})
-    return vary(inputs, axes), vary(traced, axes)
+    return vary(given, sorted(varying_axes(given) - {class_axis}))

@@ -109,8 +109,8 @@ def each_anchor(
 ) -> Any:
     """A tree of numbers [B, ...] of each anchor on this device, found by blocks.
 
-    For losses that first need to know something of all pairs. Importance of anchors is in the
-    weights of their pairs here.
+    For losses that first need to know something of all pairs: sums over the pairs, to be added up
+    over anchors. An anchor's are multiplied by its importance.
 
     Args:
       statistic: from the pairs of one block to a tree of arrays [b, ...].
@@ -125,11 +125,19 @@ def each_anchor(
     kind = targets.kind_of(labels, None)
     given = Inputs(embeddings, labels, kind, where, weights, axis_name, refs, ref_labels, ref_where)
     anchors, references = both_sides(given, distance, getattr(miner, "between", False))
-    problem = _Problem(None, distance, miner, reduction, kind, weigh_anchors=True)
+    problem = _Problem(None, distance, miner, reduction, kind)
     n, cube = anchors.rows.shape[0], getattr(miner, "cube", False)
     size = _block_size(block_size, n, references.rows.shape[0], cube)
     references = _survey(problem, anchors, references, size, axis_name)
-    return _by_blocks(lambda block: statistic(problem.pairs(block, references)), anchors, size)
+    found = _by_blocks(lambda block: statistic(problem.pairs(block, references)), anchors, size)
+    importance = anchors.weights if anchors.weights.ndim == 1 else jnp.ones_like(anchors.rows[:, 0])
+    importance = jnp.where(anchors.exists, importance, 0.0)
+
+    def times(x: Array) -> Array:
+        factor = importance.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(factor == 0, 0.0, factor * x)
+
+    return jax.tree.map(times, found)
 
 
 class _Problem(NamedTuple):
@@ -142,7 +150,6 @@ class _Problem(NamedTuple):
     kind: targets.Kind
     statistic: Statistic | None = None
     label_distance: targets.LabelDistance | None = None
-    weigh_anchors: bool = False  # in the weights of their pairs
 
     def pairs(self, anchors: Anchors, references: References) -> Pairs:
         """The pairs of one block: measured, weighed, mined."""
@@ -177,11 +184,7 @@ class _Problem(NamedTuple):
         self, anchors: Anchors, references: References, valid: Array, dtype: Any
     ) -> tuple[Array, Array]:
         """[b, R] of pairs as positives and as negatives, 0 where they are not there."""
-        weight = jnp.ones((), dtype)
-        if anchors.weights.ndim == 2:
-            weight = anchors.weights.astype(dtype)
-        elif self.weigh_anchors:
-            weight = anchors.weights.astype(dtype)[:, None]
+        weight = anchors.weights.astype(dtype) if anchors.weights.ndim == 2 else jnp.ones((), dtype)
         if self.kind == "numbers":
             every = jnp.where(valid, weight, 0.0)
             return every, every

@@ -141,3 +141,21 @@ def _put(rows: _Rows, live: list[int], new: tuple) -> _Rows:
 
 def _all_zero(tangents: Any) -> bool:
     return all(is_zero(t) for t in tangent_leaves(tangents))
+
+
+def fold_positives(step: Callable[[Any, Any], Any], start: Any, pairs: Pairs) -> Any:
+    """Folds step(carry, rows) over the k-th positives of all anchors of a block, k = 0, 1, ...
+
+    `rows.positives` and `rows.positive_weights` are [b], `rows.negatives` and
+    `rows.negative_weights` [b, N]. For statistics: nothing of it has a derivative.
+    """
+    pairs = lax.stop_gradient(pairs)
+    rows = _Rows(
+        pairs.positives, pairs.negatives, pairs.positive_weights, pairs.negative_weights, ()
+    )
+    args = (rows, pairs.mates)
+    axes = sorted(varying_axes(args))
+    rows, mates = vary(args, axes)
+    body = lambda k, carry: step(carry, _pick(k, rows, mates)[1])
+    trips = _trips(mates, pairs.positives.shape[1])
+    return lax.fori_loop(0, trips, body, vary(start, axes))

@@ -95,6 +95,54 @@ def center(num_classes: int, *, rate: Number = 0.5) -> Objective:
     return Objective(init, value, update)
 
 
+def dynamic_soft_margin(
+    *, bins: int = 10, rate: Number = 0.01, low: float = -2.0, **numbers: Any
+) -> Objective:
+    """The dynamic soft margin: its histogram of margins is a state that follows the batches.
+
+    Args:
+      bins: nodes of the histogram.
+      rate: share of a batch in it.
+      low: the first node.
+      **numbers: further keywords for `losses.dynamic_soft_margin`: a miner, a distance.
+
+    Returns:
+      An `Objective` without parameters and with the histogram as state.
+
+    Example:
+      >>> _, histogram = dynamic_soft_margin(bins=4).init(jax.random.key(0), 4)
+      >>> histogram.shape
+      (4,)
+
+    Reference:
+      Zhang, Rusinkiewicz: Learning Local Descriptors with a CDF-Based Dynamic Soft Margin,
+      ICCV 2019.
+    """
+    rule = {k: v for k, v in numbers.items() if k in ("distance", "miner")}
+
+    def init(key: Array, dim: int) -> tuple[Any, Any]:
+        del key, dim
+        return {}, states.margins(bins)
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        del params
+        options = {**batch_rows(batch), **numbers, **shared}
+        return losses.dynamic_soft_margin(
+            embeddings, batch["labels"], histogram=state, rate=rate, low=low, **options
+        )
+
+    def update(
+        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
+    ) -> Any:
+        del params
+        labels, where = batch["labels"], batch.get("where")
+        return states.update_margins(
+            state, embeddings, labels, rate=rate, low=low, where=where, axis_name=axis_name, **rule
+        )
+
+    return Objective(init, value, update)
+
+
 def sphereface(num_classes: int, **numbers: Any) -> Objective:
     """SphereFace with the annealing that it needs to start: `sphereface_annealing` of the step.
 

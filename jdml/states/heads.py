@@ -1,16 +1,10 @@
-"""What a loss reads and a rule rewrites: class centers, a memory of past rows, a running scale.
-
-A state is an array or a NamedTuple. Losses only read it; a pure rule returns the next one, after
-the step. With `axis_name` every rule spans the devices of a mapped axis, so that all replicas
-hold the same state. No state carries a gradient.
-"""
+"""Numbers of margin-softmax heads that follow training: scale, hardness, norm statistics."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,161 +13,7 @@ from jdml._core.devices import gather
 from jdml._core.maths import inner_products, unit
 from jdml._core.options import Array, AxisName, Number
 from jdml._core.reduce import total
-
-# ---------------------------------------------------------------- centers
-
-
-def update_centers(
-    centers: Array,
-    embeddings: Array,
-    labels: Array,
-    *,
-    rate: Number = 0.5,
-    where: Array | None = None,
-    axis_name: AxisName | None = None,
-) -> Array:
-    """Moves the center of every class in the batch towards its rows: the rule of `losses.center`.
-
-    A class seen n times moves by `rate * sum(e - c) / (1 + n)`; the others stay. The 1 damps
-    classes seen once, so that noise does not throw their centers about.
-
-    Args:
-      centers: [C, D].
-      embeddings: [B, D].
-      labels: [B] integer classes; those without a center are left out.
-      rate: alpha in the paper, 0 to 1.
-      where: bool [B]; the row exists.
-      axis_name: mapped batch axis.
-
-    Returns:
-      The next centers, [C, D].
-
-    Example:
-      >>> centers = jnp.zeros((2, 2))
-      >>> update_centers(centers, jnp.ones((2, 2)), jnp.array([0, 0]), rate=0.5)
-      Array([[0.33333334, 0.33333334],
-             [0.        , 0.        ]], dtype=float32)
-
-    Reference:
-      Wen, Zhang, Li, Qiao: A Discriminative Feature Learning Approach for Deep Face Recognition,
-      ECCV 2016.
-    """
-    embeddings, labels, exists = _rows(embeddings, labels, where)
-    checks.same_width("centers", centers, "embeddings", embeddings)
-    n = centers.shape[0]
-    inside = exists & (labels < n)
-    row = jnp.where(inside, labels, n)  # one row too many takes what is left out
-    kept = jnp.where(inside[:, None], embeddings, 0.0).astype(centers.dtype)
-    sums = jax.ops.segment_sum(kept, row, n + 1)[:n]
-    counts = jax.ops.segment_sum(inside.astype(centers.dtype), row, n + 1)[:n]
-    sums, counts = total(sums, axis_name), total(counts, axis_name)
-    pull = sums - counts[:, None] * centers
-    return centers + jnp.asarray(rate, centers.dtype) * pull / (1.0 + counts[:, None])
-
-
-# ---------------------------------------------------------------- memory of past rows
-
-
-class Memory(NamedTuple):
-    """A ring of past embeddings. Empty slots do not exist for a loss."""
-
-    embeddings: Array  # [M, D]
-    labels: Array  # [M]
-    filled: Array  # bool [M]
-    position: Array  # int32: the slot that the next row goes to
-
-
-def memory(size: int, dim: int) -> Memory:
-    """An empty memory of `size` rows of `dim` dimensions.
-
-    Args:
-      size: M, rows kept; the oldest are overwritten.
-      dim: D.
-
-    Returns:
-      A `Memory`.
-
-    Example:
-      >>> bool(memory(8, 2).filled.any())
-      False
-
-    Reference:
-      Wang, Zhang, Huang, Scott: Cross-Batch Memory for Embedding Learning, CVPR 2020.
-    """
-    if size < 1 or dim < 1:
-        raise ValueError(f"size, dim: got {size}, {dim}, expected whole numbers >= 1")
-    integer = jnp.result_type(int)
-    return Memory(
-        jnp.zeros((size, dim), jnp.float32),
-        jnp.full((size,), -1, integer),
-        jnp.zeros((size,), bool),
-        jnp.zeros((), jnp.int32),
-    )
-
-
-def push(
-    state: Memory,
-    embeddings: Array,
-    labels: Array,
-    *,
-    where: Array | None = None,
-    axis_name: AxisName | None = None,
-) -> Memory:
-    """Writes the batch of all devices over the oldest rows. To be called after the step.
-
-    Rows that do not exist are skipped without taking a slot, so that padding never pushes real
-    rows out. A batch larger than the memory leaves its last rows.
-
-    Args:
-      state: the memory.
-      embeddings: [B, D].
-      labels: [B] integer classes.
-      where: bool [B]; the row exists.
-      axis_name: mapped batch axis.
-
-    Returns:
-      The next memory.
-
-    Example:
-      >>> state = push(memory(3, 1), jnp.array([[1.0], [2.0]]), jnp.array([5, 6]))
-      >>> state = push(state, jnp.array([[3.0], [4.0]]), jnp.array([7, 8]))
-      >>> state.embeddings[:, 0], state.labels
-      (Array([4., 2., 3.], dtype=float32), Array([8, 6, 7], dtype=int32))
-    """
-    embeddings, labels, exists = _rows(embeddings, labels, where)
-    checks.same_width("embeddings", embeddings, "the memory", state.embeddings)
-    embeddings, labels, exists = (gather(x, axis_name) for x in (embeddings, labels, exists))
-    size = state.labels.shape[0]
-    order = jnp.cumsum(exists.astype(jnp.int32)) - 1
-    count = order[-1] + 1
-    kept = exists & (order >= count - size)
-    slot = jnp.where(kept, (state.position + order) % size, size)  # out of range: dropped
-    put = lambda old, new: old.at[slot].set(new.astype(old.dtype), mode="drop")
-    return Memory(
-        put(state.embeddings, embeddings),
-        put(state.labels, labels),
-        put(state.filled, exists),
-        (state.position + count) % size,
-    )
-
-
-def as_refs(state: Memory) -> dict[str, Array]:
-    """The memory as the references of a pair loss: `loss(z, y, **as_refs(state))`.
-
-    Args:
-      state: the memory.
-
-    Returns:
-      The keywords refs, ref_labels and ref_where.
-
-    Example:
-      >>> sorted(as_refs(memory(4, 2)))
-      ['ref_labels', 'ref_where', 'refs']
-    """
-    return {"refs": state.embeddings, "ref_labels": state.labels, "ref_where": state.filled}
-
-
-# ---------------------------------------------------------------- AdaCos
+from jdml.states.rows import checked_rows
 
 
 def adacos_scale(num_classes: int) -> Array:
@@ -234,7 +74,7 @@ def update_adacos(
     Reference:
       Zhang, Zhao, Qiao, Wang, Li: AdaCos, CVPR 2019.
     """
-    embeddings, labels, exists = _rows(embeddings, labels, where)
+    embeddings, labels, exists = checked_rows(embeddings, labels, where)
     checks.same_width("proxies", proxies, "embeddings", embeddings)
     rows = unit(jnp.where(exists[:, None], embeddings, 0.0))
     cosines = inner_products(rows, unit(proxies.astype(rows.dtype)))
@@ -252,9 +92,6 @@ def update_adacos(
     following = log_mean / jnp.cos(jnp.minimum(math.pi / 4, median))
     usable = (seen > 0) & (mass > 0)
     return lax.stop_gradient(jnp.where(usable, following, current)).astype(scale.dtype)
-
-
-# ---------------------------------------------------------------- heads that follow training
 
 
 def update_hardness(
@@ -289,7 +126,7 @@ def update_hardness(
     Reference:
       Huang et al.: CurricularFace, CVPR 2020.
     """
-    embeddings, labels, exists = _rows(embeddings, labels, where)
+    embeddings, labels, exists = checked_rows(embeddings, labels, where)
     checks.same_width("proxies", proxies, "embeddings", embeddings)
     exists &= labels < proxies.shape[0]
     rows = unit(jnp.where(exists[:, None], embeddings, 0.0))
@@ -355,7 +192,7 @@ def update_norms(
       Kim, Jain, Liu: AdaFace, CVPR 2022.
     """
     labels = jnp.zeros(jnp.shape(embeddings)[:1], jnp.int32)
-    embeddings, _, exists = _rows(embeddings, labels, where)
+    embeddings, _, exists = checked_rows(embeddings, labels, where)
     rows = jnp.where(exists[:, None], embeddings, 0.0)
     lengths = jnp.clip(jnp.sqrt((rows * rows).sum(axis=-1)), 1e-3, 100.0)
     spread = lambda x: total(jnp.where(exists, x, 0.0).sum(), axis_name)
@@ -379,20 +216,3 @@ def _median(values: Array, counts: Array) -> Array:
     n = counts.sum()
     at = lambda i: ordered[jnp.clip(i, 0, values.shape[0] - 1)]
     return jnp.where(n > 0, 0.5 * (at((n - 1) // 2) + at(n // 2)), 0.0)
-
-
-def _rows(embeddings: Array, labels: Array, where: Array | None) -> tuple[Array, Array, Array]:
-    """Checked rows without gradient, lifted to float32 at least, and which of them exist."""
-    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(checks.as_array("labels", labels))
-    checks.rows("embeddings", embeddings)
-    checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
-    labels = labels.astype(jnp.result_type(int))
-    exists = labels >= 0
-    if where is not None:
-        where = jnp.asarray(where)
-        checks.vector("where", where, embeddings.shape[0], "embeddings")
-        checks.boolean("where", where)
-        exists &= where
-    if embeddings.dtype != jnp.float64:
-        embeddings = embeddings.astype(jnp.float32)
-    return lax.stop_gradient(embeddings), labels, exists

@@ -1,0 +1,28 @@
+"""What every rule of a state does to the rows that it is given."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+from jdml._core import checks
+from jdml._core.options import Array
+
+
+def checked_rows(
+    embeddings: Array, labels: Array, where: Array | None
+) -> tuple[Array, Array, Array]:
+    """Checked rows without gradient, lifted to float32 at least, and which of them exist."""
+    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(checks.as_array("labels", labels))
+    checks.rows("embeddings", embeddings)
+    checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
+    labels = labels.astype(jnp.result_type(int))
+    exists = labels >= 0
+    if where is not None:
+        where = jnp.asarray(where)
+        checks.vector("where", where, embeddings.shape[0], "embeddings")
+        checks.boolean("where", where)
+        exists &= where
+    if embeddings.dtype != jnp.float64:
+        embeddings = embeddings.astype(jnp.float32)
+    return lax.stop_gradient(embeddings), labels, exists
