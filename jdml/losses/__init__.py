@@ -5,12 +5,21 @@
 Pair losses compare every anchor with references: the rest of the batch of all devices, or `refs`.
 They are `contrastive`, `squared_contrastive`, `margin`, `triplet`, `soft_margin_triplet`,
 `quadruplet`, `lifted_structure`, `generalized_lifted_structure`, `n_pair`, `tuplet_margin`,
-`angular`, `ntxent`, `supcon`, `multi_similarity`, `circle`, `nca`, `siglip`, `smooth_ap`,
-`recall_at_k` and `fast_ap`.
+`angular`, `clip`, `decoupled_ntxent`, `hard_negative_ntxent`, `ntxent`, `supcon`,
+`multi_similarity`, `circle`, `nca`, `siglip`, `smooth_ap`, `intra_pair_variance`,
+`threshold_consistent_margin`, `histogram`, `dynamic_soft_margin`, `recall_at_k`, `fast_ap`,
+`sup_ap`, `roadmap`, `ranked_list` and `pnp`.
 
-Table losses compare every row with a table of classes. They are `center`, `sphereface`, `cosface`,
-`arcface`, `subcenter_arcface`, `combined_margin`, `adacos`, `curricularface`, `magface`,
-`adaface`, `normalized_softmax`, `proxy_nca`, `proxy_anchor` and `soft_triple`.
+Table losses compare every row with a table of classes. They are `center`, `sphereface`,
+`large_margin_softmax`, `cosface`, `arcface`, `subcenter_arcface`, `combined_margin`, `adacos`,
+`curricularface`, `magface`, `adaface`, `elasticface`, `sphereface2`, `uniface`,
+`normalized_softmax`, `proxy_nca`, `proxy_anchor` and `soft_triple`.
+
+`labels` are integers [B], a class a row. Pair losses also take, in their place,
+  integers [B, L] of 0 and 1: which of L labels a row has (`ref_labels` [R, L]); rows that share a
+    label are positives;
+  bools or floats [B, R]: the pairs themselves, or the degree from 0 to 1 to which they are (no
+    `ref_labels`). A pair of degree s is a positive of weight s and a negative of weight 1 - s.
 
 Shared keywords
   where: bool [B]; the row exists. What a missing row holds, NaN included, reaches neither value
@@ -35,15 +44,30 @@ Numbers (margins, scales) are traced: schedule, learn or sweep them without comp
 Nothing valid gives 0 with a zero gradient. Values are float32 at least, and float64 for float64.
 """
 
-from jdml.losses.adaptive_face import adaface, curricularface, magface
-from jdml.losses.angular import angular, sphereface
+from jdml.losses.adaptive_face import adaface, curricularface, elasticface, magface
+from jdml.losses.angular import angular, large_margin_softmax, sphereface
+from jdml.losses.binary_face import sphereface2, uniface
 from jdml.losses.center import center
 from jdml.losses.contrastive import contrastive, margin, squared_contrastive
 from jdml.losses.face import adacos, arcface, combined_margin, cosface, subcenter_arcface
+from jdml.losses.info_nce import (
+    clip,
+    decoupled_ntxent,
+    hard_negative_ntxent,
+    ntxent,
+    supcon,
+)
+from jdml.losses.list_ranking import pnp, ranked_list
 from jdml.losses.n_pair import n_pair, tuplet_margin
 from jdml.losses.proxies import normalized_softmax, proxy_anchor, proxy_nca, soft_triple
-from jdml.losses.ranking import fast_ap, recall_at_k, smooth_ap
-from jdml.losses.similarity import circle, multi_similarity, nca, ntxent, siglip, supcon
+from jdml.losses.ranking import fast_ap, recall_at_k, roadmap, smooth_ap, sup_ap
+from jdml.losses.similarity import circle, multi_similarity, nca, siglip
+from jdml.losses.statistics import (
+    dynamic_soft_margin,
+    histogram,
+    intra_pair_variance,
+    threshold_consistent_margin,
+)
 from jdml.losses.triplet import (
     generalized_lifted_structure,
     lifted_structure,
@@ -59,12 +83,20 @@ __all__ = [
     "arcface",
     "center",
     "circle",
+    "clip",
     "combined_margin",
     "contrastive",
     "cosface",
     "curricularface",
+    "decoupled_ntxent",
+    "dynamic_soft_margin",
+    "elasticface",
     "fast_ap",
     "generalized_lifted_structure",
+    "hard_negative_ntxent",
+    "histogram",
+    "intra_pair_variance",
+    "large_margin_softmax",
     "lifted_structure",
     "magface",
     "margin",
@@ -73,18 +105,25 @@ __all__ = [
     "nca",
     "normalized_softmax",
     "ntxent",
+    "pnp",
     "proxy_anchor",
     "proxy_nca",
     "quadruplet",
+    "ranked_list",
     "recall_at_k",
+    "roadmap",
     "siglip",
     "smooth_ap",
     "soft_margin_triplet",
     "soft_triple",
     "sphereface",
+    "sphereface2",
     "squared_contrastive",
     "subcenter_arcface",
+    "sup_ap",
     "supcon",
+    "threshold_consistent_margin",
     "triplet",
     "tuplet_margin",
+    "uniface",
 ]

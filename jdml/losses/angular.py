@@ -1,7 +1,8 @@
-"""Angular losses: Wang's angular loss on triplets, and SphereFace's angular softmax.
+"""Angular losses: Wang's angular loss on triplets, and the softmax losses that multiply an angle.
 
 Two papers gave rise to the name. `angular` bounds the angle at the negative of a triplet;
-`sphereface` multiplies the angle between an embedding and the weight of its class.
+`sphereface` multiplies the angle between an embedding and the weight of its class, and so does
+its forerunner `large_margin_softmax`, which leaves the weights their length.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jdml import distances
 from jdml._core import checks
 from jdml._core.compile import loss
-from jdml._core.maths import monotone_cosine
+from jdml._core.maths import inner_products, monotone_cosine, safe_sqrt
 from jdml._core.options import (
     Array,
     Number,
@@ -27,7 +28,7 @@ from jdml._core.options import (
 )
 from jdml._core.pairs import over_pairs
 from jdml._core.reduce import log_sum_exp
-from jdml._core.table import Row, over_table
+from jdml._core.table import Row, over_table, own_cosines, own_rows
 
 
 @loss(reduction="mean")
@@ -144,3 +145,66 @@ def sphereface(
         return scale * norm * cosines
 
     return over_table(formula, embeddings, labels, proxies, logits=logits, **options)
+
+
+@loss(reduction="mean")
+def large_margin_softmax(
+    embeddings: Array,
+    labels: Array,
+    proxies: Array,
+    *,
+    margin: Number = 4.0,
+    scale: Number = 1.0,
+    annealing: Number = 0.0,
+    **options: Unpack[TableOptions],
+) -> Array:
+    """Pulls a row to the weight of its class as if its angle were `margin` times as large.
+
+    The softmax of a linear layer without bias in which the own class has to win by an angle: rows
+    and class weights both keep their length. `sphereface` followed, with weights of length 1, so
+    that classes with many rows cannot win by long weights; prefer it, or `arcface`, for
+    embeddings that are compared by angle.
+
+        -log softmax of |w_c| |e| cos(theta_c), with |w_y| |e| psi(theta_y) for the own class,
+        psi(theta) = (-1)^k cos(margin theta) - 2 k for theta in [k pi, (k + 1) pi] / margin
+
+    Args:
+      embeddings: [B, D] rows of any length.
+      labels: [B] integer classes.
+      proxies: [C, D] class weights of any length.
+      margin: factor of the angle, 1 to 4. One number, or one a row [B].
+      scale: factor of the logits, on top of the lengths.
+      annealing: lambda >= 0; the own logit is (lambda cos + psi) / (1 + lambda). 0 is the full
+        margin; the paper starts large and lowers it.
+      **options: the shared keywords of table losses.
+
+    Returns:
+      A float32 scalar (or [B] for the reduction "none").
+
+    Example:
+      >>> rows, weights = jnp.array([[0.0, 2.0]]), jnp.array([[1.5, 0.0], [0.0, 1.0]])
+      >>> loss = large_margin_softmax(rows, jnp.array([0]), weights, margin=2.0)
+      >>> print(f"{loss:.5f}")  # psi(pi / 2) = -1 at lengths 1.5 and 2: log(1 + exp(2 + 3))
+      5.00672
+
+    Reference:
+      Liu, Wen, Yu, Yang: Large-Margin Softmax Loss for Convolutional Neural Networks, ICML 2016.
+    """
+    checks.per_row("margin", margin, labels.shape[0])
+    cosines = own_cosines(embeddings, labels, proxies, options)
+    shards = options.get("class_axis_name")
+    own, _ = own_rows(labels, proxies, options.get("proxy_labels"), shards)
+    length = safe_sqrt((own.astype(cosines.dtype) ** 2).sum(axis=-1))
+
+    def formula(row: Row) -> Array:
+        turned = monotone_cosine(cosines, margin, jnp.zeros_like(margin))
+        own_logit = (annealing * cosines + turned) / (1.0 + annealing)
+        return jax.nn.softplus(row.others - scale * row.norm * length * own_logit)
+
+    def logits(products: Array, norm: Array) -> Array:
+        del norm
+        return scale * products
+
+    return over_table(
+        formula, embeddings, labels, proxies, logits=logits, score=inner_products, **options
+    )

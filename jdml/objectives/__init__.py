@@ -9,25 +9,46 @@ An `Objective` is a triple of functions, as an Optax optimizer is a pair:
 `params` are learned by gradient (class tables), `state` is rewritten by rules (centers, memory,
 scales), `batch` holds "labels" [B] and may hold "where" and "weights" [B]. Combinators take
 objectives and give one back.
+
+Any number of a loss can be a parameter too:
+
+    pairs(losses.siglip, scale=learned_logarithm(10.0, largest=100.0), bias=learned(-10.0))
+    pairs(losses.margin, beta=learned(1.2, num_classes=100))
 """
 
 from jdml.objectives.base import Batch, Objective, pairs, table
 from jdml.objectives.combine import weighted_sum, with_memory
+from jdml.objectives.face import elasticface, sphereface2, uniface
 from jdml.objectives.numbers import class_size_margins, sphereface_annealing
-from jdml.objectives.stateful import adacos, adaface, center, curricularface, sphereface
+from jdml.objectives.parameters import Learned, learned, learned_logarithm
+from jdml.objectives.stateful import (
+    adacos,
+    adaface,
+    center,
+    curricularface,
+    dynamic_soft_margin,
+    sphereface,
+)
 
 __all__ = [
     "Batch",
+    "Learned",
     "Objective",
     "adacos",
     "adaface",
     "center",
     "class_size_margins",
     "curricularface",
+    "dynamic_soft_margin",
+    "elasticface",
+    "learned",
+    "learned_logarithm",
     "pairs",
     "sphereface",
+    "sphereface2",
     "sphereface_annealing",
     "table",
+    "uniface",
     "weighted_sum",
     "with_memory",
 ]

@@ -9,6 +9,7 @@ import jax
 
 from jdml._core.maths import unit
 from jdml._core.options import Array
+from jdml.objectives.parameters import split, starts, values
 
 Batch = Mapping[str, Array]
 
@@ -33,14 +34,15 @@ def batch_rows(batch: Batch) -> dict[str, Array]:
 
 
 def pairs(loss: Callable[..., Array], **numbers: Any) -> Objective:
-    """A pair loss as an objective; it owns nothing.
+    """A pair loss as an objective; it owns nothing but the numbers that it learns.
 
     Args:
       loss: such as `losses.triplet`.
-      **numbers: keywords for it: margins, a miner, a distance.
+      **numbers: keywords for it: margins, a miner, a distance. A number wrapped in `learned` or
+        `learned_logarithm` is a parameter.
 
     Returns:
-      An `Objective` without parameters and state.
+      An `Objective` without state, with a parameter for each learned number.
 
     Example:
       >>> objective = pairs(losses.triplet, margin=0.5)
@@ -51,13 +53,17 @@ def pairs(loss: Callable[..., Array], **numbers: Any) -> Objective:
       0.50000
     """
 
+    fixed, taught = split(numbers)
+
     def init(key: Array, dim: int) -> tuple[Any, Any]:
         del key, dim
-        return {}, ()
+        return starts(taught), ()
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
-        del params, state
-        return loss(embeddings, batch["labels"], **batch_rows(batch), **numbers, **shared)
+        del state
+        labels = batch["labels"]
+        given = {**batch_rows(batch), **fixed, **values(taught, params, labels)}
+        return loss(embeddings, labels, **given, **shared)
 
     return Objective(init, value, keep_state)
 
@@ -71,10 +77,12 @@ def table(
       loss: such as `losses.arcface`.
       num_classes: C, rows of the table.
       sub_centers: K, directions a class, for `losses.subcenter_arcface`.
-      **numbers: keywords for the loss.
+      **numbers: keywords for the loss. A number wrapped in `learned` or `learned_logarithm` is a
+        parameter.
 
     Returns:
-      An `Objective` with the parameters {"proxies": [C, D] or [C, K, D]}, random unit rows.
+      An `Objective` with the parameters {"proxies": [C, D] or [C, K, D]}, random unit rows, and
+      one more for each learned number.
 
     Example:
       >>> objective = table(losses.cosface, 10, margin=0.2, scale=16.0)
@@ -84,14 +92,17 @@ def table(
     """
     at_least("num_classes", num_classes, 1)
     shape = (num_classes,) if sub_centers is None else (num_classes, sub_centers)
+    fixed, taught = split(numbers)
 
     def init(key: Array, dim: int) -> tuple[Any, Any]:
-        return {"proxies": unit(jax.random.normal(key, (*shape, dim)))}, ()
+        proxies = unit(jax.random.normal(key, (*shape, dim)))
+        return {"proxies": proxies, **starts(taught)}, ()
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         del state
         labels, proxies = batch["labels"], params["proxies"]
-        return loss(embeddings, labels, proxies, **batch_rows(batch), **numbers, **shared)
+        given = {**batch_rows(batch), **fixed, **values(taught, params, labels)}
+        return loss(embeddings, labels, proxies, **given, **shared)
 
     return Objective(init, value, keep_state)
 
