@@ -20,7 +20,9 @@ from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS, STATIC_OPTIONS
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def loss(*, reduction: str = "mean", static: tuple[str, ...] = ()) -> Callable[[F], F]:
+def loss(
+    *, reduction: str = "mean", static: tuple[str, ...] = (), continuous: bool = False
+) -> Callable[[F], F]:
     """Makes a formula function a public loss.
 
     Choices (truth values, text, functions, and the shared choices) become static arguments of
@@ -30,6 +32,7 @@ def loss(*, reduction: str = "mean", static: tuple[str, ...] = ()) -> Callable[[
     Args:
       reduction: what the field does for this loss: the default of the shared keyword.
       static: further keywords that are choices, such as a number of bins.
+      continuous: whether labels are any numbers.
     """
 
     def decorate(fn: F) -> F:
@@ -61,7 +64,8 @@ def loss(*, reduction: str = "mean", static: tuple[str, ...] = ()) -> Callable[[
             options = {**numbers, "reduction": reduction, **options}
             checks.reduction(options["reduction"])
             checks.block_size(options.get("block_size"))
-            _host_checks(positional, arrays, options)
+            if not continuous:
+                _host_checks(positional, arrays, options)
             rest = {k: v for k, v in options.items() if k not in arrays}
             rest |= _traced_miner(rest.get("miner"))
             return jitted(*(arrays[name] for name in positional), **rest)

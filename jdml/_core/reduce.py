@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
+from jdml._core.devices import vary
 from jdml._core.options import Array, AxisName, Reduction
 
 Term = tuple[Array, Array]
@@ -57,6 +58,10 @@ def whole(value: Array, exists: Array, reduction: Reduction, axis_name: AxisName
       reduction: the shared keyword.
       axis_name: the shared keyword.
     """
+    if axis_name is not None:
+        # All devices hold the same number; the mean says so where a traced argument hides it.
+        axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        value = lax.pmean(vary(value, axes), axis_name)
     if reduction != "none":
         return value
     there = exists.astype(value.dtype)
