@@ -12,6 +12,7 @@ A distance may offer `prepare(rows)`, what concerns one row alone (such as norma
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from jdml._core.options import Array, Distance
 
 # A Gram-form squared distance below this share of |x|^2 + |y|^2 has lost digits to cancellation.
 _CANCELLED = 1e-3
+# sinh of twice this, squared, is still a float32.
+_FARTHEST = 20.0
 
 
 def _squared(x: Array, y: Array, needed: Array | None) -> Array:
@@ -160,6 +163,89 @@ class Lp(_Rows):
 
 
 @dataclasses.dataclass(frozen=True)
+class SignalToNoise(_Rows):
+    """var(x - y) / var(x), with the variance over the features of a row: x is the signal.
+
+    How much noise turns x into y, in shares of the signal: 0 for equal rows, 1 where the noise is
+    as strong as the signal, unbounded above. It does not depend on the common scale of x and y,
+    nor on what is added to all features of a row. It is not symmetric: an anchor is the signal,
+    and what it is compared with is that signal with noise. With a contrastive loss it is the SNR
+    loss of the paper, to which `regularizers.zero_mean` belongs:
+
+        losses.contrastive(embeddings, labels, distance=distances.snr, negative_margin=0.2)
+
+    A row whose features are all equal has no signal. Its variance is then taken as 1, which leaves
+    the noise alone, var(x - y): finite, with a finite gradient. In float32 that is the case below
+    a variance of about 1e-19.
+
+    Example:
+      >>> snr(jnp.array([[1.0, -1.0]]), jnp.array([[1.0, -1.0], [3.0, -3.0], [5.0, 5.0]]))
+      Array([[0., 4., 1.]], dtype=float32)
+
+    Reference:
+      Yuan, Deng, Tang, Tang, Chen: Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric
+      Learning, CVPR 2019.
+    """
+
+    def prepare(self, rows: Array) -> Array:
+        return rows - rows.mean(axis=-1, keepdims=True)
+
+    def prepared(self, x: Array, y: Array, needed: Array | None = None) -> Array:
+        signal = (x * x).mean(axis=-1, keepdims=True)
+        # What is divided by is squared in the gradient.
+        silent = signal < math.sqrt(jnp.finfo(x.dtype).tiny)
+        return _squared(x, y, needed) / x.shape[-1] / jnp.where(silent, 1.0, signal)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poincare(_Rows):
+    """The distance in a ball of constant negative curvature. See `poincare`.
+
+    A row is kept as its direction u and its share of the distance r, side by side. With
+    delta = sqrt(c) d / 2 the law of cosines of hyperbolic geometry reads
+
+        sinh(delta)^2 = sinh(r_x - r_y)^2 + sinh(2 r_x) sinh(2 r_y) |u_x - u_y|^2 / 4
+
+    a sum of two terms that are never negative, and keep their digits. Points of the ball itself,
+    tanh(r) u, would lose them near its boundary.
+    """
+
+    curvature: float
+    clip_radius: float
+
+    def __post_init__(self) -> None:
+        for name in ("curvature", "clip_radius"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number > 0")
+        farthest = math.sqrt(self.curvature) * self.clip_radius
+        if farthest > _FARTHEST:
+            raise ValueError(
+                f"clip_radius: got {self.clip_radius}, expected at most {_FARTHEST} / "
+                f"sqrt(curvature) = {_FARTHEST / math.sqrt(self.curvature):.4g}, since float32 "
+                "holds no distances beyond"
+            )
+
+    def prepare(self, rows: Array) -> Array:
+        direction = unit(rows)
+        length = (rows * direction).sum(axis=-1, keepdims=True)
+        radius = math.sqrt(self.curvature) * jnp.minimum(length, self.clip_radius)
+        return jnp.concatenate([direction, radius], axis=-1)
+
+    def prepared(self, x: Array, y: Array, needed: Array | None = None) -> Array:
+        r_x, r_y = x[:, -1:], y[:, -1:].swapaxes(0, 1)
+        further = r_x - r_y
+        turned = _squared(x[:, :-1], y[:, :-1], needed)
+        # Equal rows that were prepared in two batches may differ by their last digits: they are
+        # at distance 0, which has gradient 0, and not at one of 1e-7, which has gradient 1.
+        rounding = 4.0 * jnp.finfo(x.dtype).eps
+        further = jnp.where(jnp.abs(further) <= rounding * jnp.maximum(r_x, r_y), 0.0, further)
+        turned = jnp.where(turned <= rounding**2, 0.0, turned)
+        across = 0.25 * jnp.sinh(2.0 * r_x) * jnp.sinh(2.0 * r_y) * turned
+        delta = jnp.arcsinh(safe_sqrt(jnp.sinh(further) ** 2 + across))
+        return 2.0 / math.sqrt(self.curvature) * delta
+
+
+@dataclasses.dataclass(frozen=True)
 class Normalized(_Rows):
     """A distance after rows are brought to norm 1. See `normalized`."""
 
@@ -195,6 +281,51 @@ def lp(p: float) -> Lp:
     return Lp(float(p))
 
 
+def poincare(curvature: float = 0.1, clip_radius: float = 2.3) -> Poincare:
+    """The distance 2 / sqrt(c) artanh(sqrt(c) |(-x) (+) y|) between rows mapped into a ball.
+
+    Room in hyperbolic space grows exponentially with the distance from its origin, as the leaves
+    of a tree do with its depth: it suits classes that form a hierarchy, and few dimensions. Rows
+    come as an encoder gives them, neither normalised nor on the ball: a row longer than
+    `clip_radius` is shortened to it, then the exponential map at the origin puts the row v to
+    tanh(sqrt(c) |v|) v / (sqrt(c) |v|). (+) is the addition of Moebius in the ball of curvature -c.
+
+    The distance of a row from the origin is twice its (clipped) length. As the curvature tends to
+    0 the distance tends to 2 |x - y|. The gradient is 0 at distance 0 and for a row of zeros; of a
+    row beyond the clip radius only the direction counts. Hyperbolic vision transformers are
+    trained by
+
+        losses.ntxent(z, y, temperature=0.2, denominator="all", distance=distances.poincare())
+
+    Args:
+      curvature: c > 0, the curvature being -c; 0.1 in the paper, 0.01 to 1 is sensible. A choice:
+        another value compiles anew.
+      clip_radius: greatest length of a row before it is mapped, 2.3 in the paper, which keeps rows
+        off the boundary of the ball; at most 20 / sqrt(curvature).
+
+    Returns:
+      A distance.
+
+    Raises:
+      ValueError: a number is not above 0, or the clip radius is too large.
+
+    Example:
+      >>> rows = jnp.array([[0.0, 1.0], [30.0, 40.0]])
+      >>> near, clipped = poincare()(jnp.zeros((1, 2)), rows)[0]
+      >>> print(f"{near:.3f} {clipped:.3f}")
+      2.000 4.600
+
+    Note:
+      The authors' code also keeps points 1e-3 off the boundary and lengths 1e-5 off 0. Neither is
+      needed here, where the distance is not computed from points of the ball.
+
+    Reference:
+      Ermolov, Mirvakhabova, Khrulkov, Sebe, Oseledets: Hyperbolic Vision Transformers: Combining
+      Improvements in Metric Learning, CVPR 2022.
+    """
+    return Poincare(float(curvature), float(clip_radius))
+
+
 def normalized(distance: Distance, *, order: float = 2.0) -> Normalized:
     """`distance` between rows that are first divided by their norm.
 
@@ -217,3 +348,4 @@ squared_euclidean = SquaredEuclidean()
 cosine = Cosine()
 dot = Dot()
 angular = Angular()
+snr = SignalToNoise()

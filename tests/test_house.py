@@ -21,11 +21,12 @@ from jdml import losses, objectives
 ROOT = pathlib.Path(jdml.__file__).parent
 FLOORS = {
     "_core": 0, "samplers": 1, "distances": 1, "datasets": 2, "miners": 2, "states": 2,
-    "encoders": 2, "retrieval": 2, "losses": 3, "metrics": 3, "objectives": 4, "training": 5,
-    "checkpoints": 6, "report": 6,
+    "encoders": 2, "regularizers": 2, "retrieval": 2, "losses": 3, "metrics": 3, "objectives": 4,
+    "training": 5, "checkpoints": 6, "report": 6,
 }  # fmt: skip
 LIGHT = [
-    "distances", "miners", "states",
+    "distances", "miners", "regularizers", "states",
+    *(f"miners.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "miners")])),
     *(f"objectives.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "objectives")])),
     *(f"losses.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "losses")])),
 ]  # fmt: skip
