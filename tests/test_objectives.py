@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jdml import losses, objectives, training
+from jdml import losses, objectives, regularizers, training
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -176,3 +176,19 @@ def test_learned_numbers_and_draws_are_the_same_on_any_number_of_devices(kind):
     for a, b in zip(one, four):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(key, same_key)
+
+
+# ---------------------------------------------------------------- regularized
+
+
+def test_a_regularizer_of_the_table_and_one_of_the_rows():
+    plain = objectives.table(losses.cosface, 4)
+    params, _ = made(plain)
+    table = objectives.regularized(plain, regularizers.regular_face, 0.5)
+    expected = value(plain, params) + 0.5 * regularizers.regular_face(params["proxies"])
+    np.testing.assert_allclose(value(table, params), expected, rtol=1e-6)
+    rows = objectives.regularized(plain, regularizers.zero_mean, 0.5, of="embeddings")
+    expected = value(plain, params) + 0.5 * regularizers.zero_mean(ROWS)
+    np.testing.assert_allclose(value(rows, params), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="of: got 'rows', expected 'proxies' or 'embeddings'"):
+        objectives.regularized(plain, regularizers.norm, 1.0, of="rows")

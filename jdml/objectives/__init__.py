@@ -17,7 +17,7 @@ Any number of a loss can be a parameter too:
 """
 
 from jdml.objectives.base import Batch, Objective, pairs, table
-from jdml.objectives.combine import weighted_sum, with_memory
+from jdml.objectives.combine import regularized, weighted_sum, with_memory
 from jdml.objectives.face import elasticface, sphereface2, uniface
 from jdml.objectives.numbers import class_size_margins, sphereface_annealing
 from jdml.objectives.parameters import Learned, learned, learned_logarithm
@@ -44,6 +44,7 @@ __all__ = [
     "learned",
     "learned_logarithm",
     "pairs",
+    "regularized",
     "sphereface",
     "sphereface2",
     "sphereface_annealing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,46 @@ def weighted_sum(*parts: tuple[float, Objective]) -> Objective:
         )
 
     return Objective(init, value, update)
+
+
+def regularized(
+    objective: Objective, regularizer: Callable[..., Array], weight: float, *, of: str = "proxies"
+) -> Objective:
+    """Adds a regularizer of the class table or of the embeddings to an objective.
+
+    Args:
+      objective: with the parameters {"proxies": ...} where the table is meant.
+      regularizer: of `jdml.regularizers`, or any function of the same keywords.
+      weight: of the added term.
+      of: "proxies" or "embeddings".
+
+    Returns:
+      An `Objective` with the same parameters and state.
+
+    Raises:
+      ValueError: `of` is neither.
+
+    Example:
+      >>> from jdml import regularizers
+      >>> objective = regularized(table(losses.cosface, 10), regularizers.regular_face, 0.1)
+      >>> params, _ = objective.init(jax.random.key(0), 4)
+      >>> params["proxies"].shape
+      (10, 4)
+    """
+    if of not in ("proxies", "embeddings"):
+        raise ValueError(f"of: got {of!r}, expected 'proxies' or 'embeddings'")
+
+    def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
+        inside = objective.loss(params, state, embeddings, batch, **shared)
+        if of == "proxies":
+            axis_name = shared.get("class_axis_name")
+            return inside + weight * regularizer(params["proxies"], axis_name=axis_name)
+        labels, where = batch["labels"], batch.get("where")
+        exists = labels >= 0 if where is None else where & (labels >= 0)
+        axis_name = shared.get("axis_name")
+        return inside + weight * regularizer(embeddings, where=exists, axis_name=axis_name)
+
+    return Objective(objective.init, value, objective.update)
 
 
 class _WithMemory(NamedTuple):
