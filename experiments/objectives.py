@@ -9,8 +9,8 @@ from typing import Any
 from jdml import losses, objectives
 from jdml.objectives import Objective
 
-# Losses with several centers a class, and how many their papers take.
-SUB_CENTERS = {"soft_triple": 10, "subcenter_arcface": 3}
+# Losses with several rows a class, and how many their papers take.
+SUB_CENTERS = {"hist": 2, "soft_triple": 10, "subcenter_arcface": 3}
 
 
 def known() -> list[str]:
@@ -44,7 +44,9 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
         center = objectives.center(num_classes, **options)
         return objectives.weighted_sum((1.0, softmax), (weight, center))
     if hasattr(objectives, name):  # a loss that brings its own state
-        return getattr(objectives, name)(num_classes, **options)
+        make = getattr(objectives, name)
+        takes_classes = "num_classes" in inspect.signature(make).parameters
+        return make(*[num_classes] * takes_classes, **options)
     parameters = inspect.signature(getattr(losses, name)).parameters
     for option in options.keys() - parameters.keys() - {"sub_centers"}:
         raise ValueError(f"loss_options: got {option}, which {name} does not take")

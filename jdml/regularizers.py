@@ -247,8 +247,8 @@ def sparse_centers(
         """Distances from each center to the one `shift` places further, [C, K]."""
         return safe_sqrt(((directions - jnp.roll(directions, shift, axis=1)) ** 2).sum(axis=-1))
 
-    # Each pair comes by twice, once from either end.
-    apart = lax.map(jax.checkpoint(to_the_next), jnp.arange(1, k)).sum(axis=(0, -1))
+    # Each pair comes by twice, once from either end; a center alone is at 0 from itself.
+    apart = lax.map(jax.checkpoint(to_the_next), jnp.arange(1, max(k, 2))).sum(axis=(0, -1))
     return _mean(apart / max(2 * k * (k - 1), 1), weights, axis_name)
 
 

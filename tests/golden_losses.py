@@ -83,17 +83,6 @@ def cosface_with_spread(embeddings, labels, proxies, *, proxy_labels, spread_wei
     return value + spread_weight * _mean(nearest, there)
 
 
-def soft_triple_with_spread(embeddings, labels, proxies, *, proxy_labels, spread_weight, **options):
-    """SoftTriple and half of the mean distance between two centers of a class."""
-    rows = proxies / jnp.linalg.norm(proxies, axis=-1, keepdims=True)
-    first, second = np.triu_indices(rows.shape[1], 1)
-    there = proxy_labels >= 0
-    steps = jnp.where(there[:, None, None], rows[:, first] - rows[:, second], 1.0)
-    apart = jnp.linalg.norm(steps, axis=-1).mean(axis=-1) / 2
-    value = losses.soft_triple(embeddings, labels, proxies, proxy_labels=proxy_labels, **options)
-    return value + spread_weight * _mean(apart, there)
-
-
 def _mean(values: jax.Array, there: jax.Array) -> jax.Array:
     """The mean over the entries that are there."""
     return jnp.where(there, values, 0.0).sum() / there.sum().astype(values.dtype)

@@ -44,6 +44,10 @@ class _Rows(NamedTuple):
     positive_weights: Array
     negative_weights: Array
     consts: tuple  # what the formula closes over, a copy for every row
+    others: Any = None  # [b, P] the distances again, as a row that every positive sees
+    other_weights: Any = None  # [b, P]
+    columns: Any = None  # [b, P] and [b, N]: references of the two sides
+    at: Any = None  # [b] where the positive stands, once picked
 
 
 _DIFFERENTIABLE = len(_Rows._fields)
@@ -51,16 +55,12 @@ _DIFFERENTIABLE = len(_Rows._fields)
 
 def each_positive(term: EachPositive, pairs: Pairs, reduction: Reduction) -> Term:
     """(num [b], den [b]) of an `EachPositive` term."""
-    b, width = pairs.positives.shape
+    b = pairs.positives.shape[0]
     negatives = pairs.negatives if term.negatives is None else term.negatives
     weights = pairs.negative_weights if term.negative_weights is None else term.negative_weights
     value, consts = hoist(term.value, pairs.positives[0, 0], negatives[(0,) * (negatives.ndim - 1)])
     consts = tuple(jnp.broadcast_to(c, (b, *jnp.shape(c))) for c in consts)
     rows = _Rows(pairs.positives, negatives, pairs.positive_weights, weights, consts)
-    args = (rows, pairs.mates)
-    axes = sorted(varying_axes(args))
-    args = vary(args, axes)
-    shape = jax.ShapeDtypeStruct((b,), pairs.positives.dtype)
 
     def step(picked: _Rows) -> Term:
         entries = jax.vmap(lambda p, n, c: value((p, n), c))(
@@ -68,6 +68,57 @@ def each_positive(term: EachPositive, pairs: Pairs, reduction: Reduction) -> Ter
         )
         tuple_weights = picked.positive_weights[:, None] * picked.negative_weights
         return weigh(entries, tuple_weights, reduction)
+
+    return _walk(step, rows, pairs.mates)
+
+
+def sum_of_positives(value: Callable[..., Array], pairs: Pairs) -> Array:
+    """The weighted sum over an anchor's positives of what each one is worth in its row, [b].
+
+    Args:
+      value: from the distance of one positive [], the distances and weights of all positives [P],
+        [P] and of all negatives [N], [N], and the weight of all positives [], to a number []. The
+        positive itself has weight 0 in both rows, so that it never meets itself.
+      pairs: with negatives by anchor.
+    """
+    b = pairs.positives.shape[0]
+    sides = pairs.positives, pairs.positive_weights, pairs.negatives, pairs.negative_weights
+    one = pairs.positives[0, 0]
+    example = (one, *(x[0] for x in sides), one)
+    value, consts = hoist(value, *example)
+    consts = tuple(jnp.broadcast_to(c, (b, *jnp.shape(c))) for c in consts)
+    number = lambda x, at: jnp.arange(x.shape[1], dtype=jnp.int32)[None, :] if at is None else at
+    spread = lambda x, at: jnp.broadcast_to(number(x, at), x.shape)
+    rows = _Rows(
+        pairs.positives, pairs.negatives, pairs.positive_weights, pairs.negative_weights, consts,
+        others=pairs.positives, other_weights=pairs.positive_weights,
+        columns=(
+            spread(pairs.positives, pairs.positive_columns),
+            spread(pairs.negatives, pairs.negative_columns),
+        ),
+    )  # fmt: skip
+
+    def step(picked: _Rows) -> Term:
+        mine, theirs = picked.columns
+        own = jnp.take_along_axis(mine, picked.at[:, None], axis=1)
+        others = jnp.where(mine == own, 0.0, picked.other_weights)
+        negatives = jnp.where(theirs == own, 0.0, picked.negative_weights)
+        entries = jax.vmap(lambda *args: value(args[:-1], args[-1]))(
+            picked.positives, picked.others, others, picked.negatives, negatives,
+            picked.other_weights.sum(axis=-1), picked.consts,
+        )  # fmt: skip
+        return weigh(entries, picked.positive_weights, "mean")
+
+    return _walk(step, rows, pairs.mates)[0]
+
+
+def _walk(step: Callable[[_Rows], Term], rows: _Rows, mates: Mates | None) -> Term:
+    """The sum of step(k-th positive of each anchor) over k, with its derivative by the rows."""
+    b, width = rows.positives.shape
+    args = (rows, mates)
+    axes = sorted(varying_axes(args))
+    args = vary(args, axes)
+    shape = jax.ShapeDtypeStruct((b,), rows.positives.dtype)
 
     @jax.custom_jvp
     def run(args: Any) -> Term:
@@ -124,6 +175,10 @@ def _pick(k: Any, rows: _Rows, mates: Mates | None) -> tuple[Array, _Rows]:
         weights,
         of_positive(rows.negative_weights),
         rows.consts,
+        rows.others,
+        rows.other_weights,
+        rows.columns,
+        at,
     )
 
 

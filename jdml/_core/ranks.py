@@ -2,7 +2,7 @@
 
 A row stands before another if its distance to the anchor is smaller. A `step` says how much a gap
 between the two distances counts: 1 above 0 and 0 below for true ranks, something with a slope
-where a loss has to learn from them. Arrays are [b, P, P] and [b, P, N]: ask the engine for `cube`.
+where a loss has to learn from them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from jdml._core.options import Array, Number, Pairs
+from jdml._core.positives import sum_of_positives
 from jdml._core.reduce import safe_divide
 
 Step = Callable[[Array], Array]  # gaps, positive where a row stands before -> what they count
+# What a positive is worth: (positives up to it, negatives before it, all positives) -> [].
+Worth = Callable[[Array, Array, Array], Array]
 
 
 def mean_by_anchor(values: Array, weights: Array) -> Array:
@@ -33,28 +36,23 @@ def true_step(gaps: Array) -> Array:
     return 1.0 - jnp.sign(jnp.maximum(-gaps, 0.0))
 
 
-def _others(
-    rows: Array, columns: Array | None, others: Array, other_columns: Array | None
-) -> Array:
-    """[1 or b, P, N] whether two entries are different references: none stands before itself."""
-    place = lambda x, at: jnp.arange(x.shape[1])[None, :] if at is None else at
-    return place(rows, columns)[:, :, None] != place(others, other_columns)[:, None, :]
+def sum_by_rank(worth: Worth, pairs: Pairs, positive_step: Step, negative_step: Step) -> Array:
+    """The weighted sum over an anchor's positives of worth(their rank), [b].
 
-
-def positives_before(pairs: Pairs, step: Step) -> Array:
-    """1 and the number of other positives before each positive, by weight, [b, P]."""
-    rows, columns = pairs.positives, pairs.positive_columns
-    other = _others(rows, columns, rows, columns)
-    weights = jnp.where(other, pairs.positive_weights[:, None, :], 0.0)
-    return 1.0 + (weights * step(rows[:, :, None] - rows[:, None, :])).sum(axis=-1)
-
-
-def negatives_before(pairs: Pairs, step: Step) -> Array:
-    """The number of negatives before each positive, by weight, [b, P].
-
-    A pair of a degree between 0 and 1 is on both sides, so a reference may meet itself here.
+    A positive that degrees put on both sides never stands before itself.
     """
-    rows, negatives = pairs.positives, pairs.negatives
-    other = _others(rows, pairs.positive_columns, negatives, pairs.negative_columns)
-    weights = jnp.where(other, pairs.negative_weights[:, None, :], 0.0)
-    return (weights * step(rows[:, :, None] - negatives[:, None, :])).sum(axis=-1)
+
+    def value(
+        positive: Array, others: Array, weights: Array, negatives: Array, negative_weights: Array,
+        count: Array,
+    ) -> Array:  # fmt: skip
+        before = 1.0 + (weights * positive_step(positive - others)).sum()
+        return worth(before, (negative_weights * negative_step(positive - negatives)).sum(), count)
+
+    return sum_of_positives(value, pairs)
+
+
+def mean_by_rank(worth: Worth, pairs: Pairs, positive_step: Step, negative_step: Step) -> Array:
+    """The mean over an anchor's positives of worth(their rank), [b]; 0 without any."""
+    summed = sum_by_rank(worth, pairs, positive_step, negative_step)
+    return safe_divide(summed, pairs.positive_weights.sum(axis=-1))

@@ -7,13 +7,15 @@ They are `contrastive`, `squared_contrastive`, `margin`, `triplet`, `soft_margin
 `quadruplet`, `lifted_structure`, `generalized_lifted_structure`, `n_pair`, `tuplet_margin`,
 `angular`, `clip`, `decoupled_ntxent`, `hard_negative_ntxent`, `ntxent`, `supcon`,
 `multi_similarity`, `circle`, `nca`, `siglip`, `smooth_ap`, `intra_pair_variance`,
-`threshold_consistent_margin`, `histogram`, `dynamic_soft_margin`, `recall_at_k`, `fast_ap`,
-`sup_ap`, `roadmap`, `ranked_list` and `pnp`.
+`threshold_consistent_margin`, `histogram`, `dynamic_soft_margin`, `alignment`, `uniformity`,
+`log_ratio`, `centroid_triplet`, `vicreg`, `barlow_twins`, `recall_at_k`, `fast_ap`, `sup_ap`,
+`roadmap`, `ranked_list` and `pnp`.
 
 Table losses compare every row with a table of classes. They are `center`, `sphereface`,
 `large_margin_softmax`, `cosface`, `arcface`, `subcenter_arcface`, `combined_margin`, `adacos`,
 `curricularface`, `magface`, `adaface`, `elasticface`, `sphereface2`, `uniface`,
-`normalized_softmax`, `proxy_nca`, `proxy_anchor` and `soft_triple`.
+`normalized_softmax`, `proxy_nca`, `proxy_anchor`, `soft_triple`, `p2s_grad`, `instance`, `hist`,
+`harmonic`, `von_mises_fisher` and `manifold`.
 
 `labels` are integers [B], a class a row. Pair losses also take, in their place,
   integers [B, L] of 0 and 1: which of L labels a row has (`ref_labels` [R, L]); rows that share a
@@ -49,6 +51,7 @@ from jdml.losses.angular import angular, large_margin_softmax, sphereface
 from jdml.losses.binary_face import sphereface2, uniface
 from jdml.losses.center import center
 from jdml.losses.contrastive import contrastive, margin, squared_contrastive
+from jdml.losses.distributions import harmonic, hist, von_mises_fisher
 from jdml.losses.face import adacos, arcface, combined_margin, cosface, subcenter_arcface
 from jdml.losses.info_nce import (
     clip,
@@ -58,9 +61,19 @@ from jdml.losses.info_nce import (
     supcon,
 )
 from jdml.losses.list_ranking import pnp, ranked_list
+from jdml.losses.manifold import manifold
 from jdml.losses.n_pair import n_pair, tuplet_margin
-from jdml.losses.proxies import normalized_softmax, proxy_anchor, proxy_nca, soft_triple
+from jdml.losses.proxies import (
+    instance,
+    normalized_softmax,
+    p2s_grad,
+    proxy_anchor,
+    proxy_nca,
+    soft_triple,
+)
 from jdml.losses.ranking import fast_ap, recall_at_k, roadmap, smooth_ap, sup_ap
+from jdml.losses.relations import alignment, centroid_triplet, log_ratio, uniformity
+from jdml.losses.self_supervised import barlow_twins, vicreg
 from jdml.losses.similarity import circle, multi_similarity, nca, siglip
 from jdml.losses.statistics import (
     dynamic_soft_margin,
@@ -79,9 +92,12 @@ from jdml.losses.triplet import (
 __all__ = [
     "adacos",
     "adaface",
+    "alignment",
     "angular",
     "arcface",
+    "barlow_twins",
     "center",
+    "centroid_triplet",
     "circle",
     "clip",
     "combined_margin",
@@ -94,17 +110,23 @@ __all__ = [
     "fast_ap",
     "generalized_lifted_structure",
     "hard_negative_ntxent",
+    "harmonic",
+    "hist",
     "histogram",
+    "instance",
     "intra_pair_variance",
     "large_margin_softmax",
     "lifted_structure",
+    "log_ratio",
     "magface",
+    "manifold",
     "margin",
     "multi_similarity",
     "n_pair",
     "nca",
     "normalized_softmax",
     "ntxent",
+    "p2s_grad",
     "pnp",
     "proxy_anchor",
     "proxy_nca",
@@ -126,4 +148,7 @@ __all__ = [
     "triplet",
     "tuplet_margin",
     "uniface",
+    "uniformity",
+    "vicreg",
+    "von_mises_fisher",
 ]

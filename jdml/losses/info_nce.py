@@ -27,6 +27,16 @@ def _column(x: Array) -> Array:
     return x[:, None] if x.ndim == 1 else x
 
 
+def _or_zero(x: Array) -> Array:
+    """0 in the place of the logarithm of an empty sum."""
+    return jnp.where(x == -jnp.inf, 0.0, x)
+
+
+def _check_denominator(denominator: str) -> None:
+    if denominator not in ("negatives", "all"):
+        raise ValueError(f"denominator: got {denominator!r}, expected 'negatives' or 'all'")
+
+
 def _log_sum_all(pairs: Pairs, temperature: Number) -> Array:
     """log-sum-exp of -distance / temperature over all pairs of an anchor, [b]."""
     fresh = pairs.positive_columns is None and pairs.negative_columns is None
@@ -76,21 +86,21 @@ def ntxent(
       0.31326
 
     Note:
-      Anchors without a positive do not count.
+      Anchors without a positive do not count. Gradients accumulated over parts of a batch leave
+      out the negatives between the parts: that is another loss, not a smaller step.
 
     Reference:
       van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, 2018;
       Chen, Kornblith, Norouzi, Hinton: SimCLR, ICML 2020.
     """
-    if denominator not in ("negatives", "all"):
-        raise ValueError(f"denominator: got {denominator!r}, expected 'negatives' or 'all'")
+    _check_denominator(denominator)
 
     def formula(pairs: Pairs):
         positives = -pairs.positives / temperature
         if denominator == "all":
             every = _log_sum_all(by_anchor(pairs, "ntxent with all"), temperature)
             # An anchor without any pair has -inf here, and no weight.
-            value = jnp.where(every == -jnp.inf, 0.0, every)[:, None] - positives
+            value = _or_zero(every)[:, None] - positives
         else:
             others = log_sum_exp(-pairs.negatives / temperature, pairs.negative_weights)
             value = jax.nn.softplus(_column(others) - positives)
@@ -163,23 +173,28 @@ def clip(
     labels: Array,
     *,
     temperature: Number = 0.07,
+    denominator: str = "negatives",
     distance: Distance = distances.cosine,
     **options: Unpack[PairOptions],
 ) -> Array:
     """Finds for each row its partner in the other modality, and for each partner its row.
 
-    The mean of two softmaxes, one over the references of a row and one over the rows of a
-    reference. Made for two modalities (`refs`), such as images and their texts, with the item as
-    label; the temperature is learned through its logarithm and held above 0.01.
+    The mean of `ntxent` in both directions, from rows to references and from references to rows.
+    Made for two modalities (`refs`), such as images and their texts, with the item as label; the
+    temperature is learned through its logarithm and held above 0.01.
 
-        (log sum_r exp(-d(a, r) / t) + log sum_b exp(-d(b, p) / t)) / 2 + d(a, p) / t
+        (log(1 + sum_n exp((d(a, p) - d(a, n)) / t)) + log(1 + sum_m exp((d(a, p) - d(m, p)) / t)))
+        / 2
 
-    for every positive pair (a, p), with r all references and b all anchors.
+    for every positive pair (a, p), with n the references of other items and m the rows of other
+    items.
 
     Args:
       embeddings: [B, D] rows; the default distance brings them to unit length.
       labels: [B] integer items.
       temperature: t; 0.07 at the start in the paper.
+      denominator: "negatives", or "all" to put the other positives of a row, and the other rows
+        of its partner, into the sums as well; the same where an item has one row of each kind.
       distance: between rows; 1 - cosine in the paper.
       **options: the shared keywords of pair losses; `refs` are the other modality. On many
         devices give each the references of all (`lax.all_gather(refs, axis, tiled=True)`).
@@ -195,23 +210,33 @@ def clip(
       0.75320
 
     Note:
-      An item may have several partners: the mean is over all positive pairs. In one batch without
-      `refs` both softmaxes are alike.
+      An item may have several partners: every positive pair counts once in each direction, with
+      the weight of its row. Without `refs` both directions go over the same pairs. A miner chooses
+      on each side what a row is compared with; the positives that count are those of the rows.
 
     Reference:
       Radford et al.: Learning Transferable Visual Models From Natural Language Supervision,
       ICML 2021.
     """
+    _check_denominator(denominator)
 
     def log_sum(pairs: Pairs, rows: Array) -> Array:
         del rows
-        return _log_sum_all(by_anchor(pairs, "clip"), temperature)
+        pairs = by_anchor(pairs, "clip")
+        if denominator == "all":
+            return _log_sum_all(pairs, temperature)
+        return log_sum_exp(-pairs.negatives / temperature, pairs.negative_weights)
 
     def formula(pairs: Pairs):
-        # Without weight where a row or a reference has nothing to compare: -inf there.
-        both = pairs.anchor_values[:, None] + pairs.positive_values
-        both = jnp.where(both == -jnp.inf, 0.0, both)
-        return ((0.5 * both + pairs.positives / temperature, pairs.positive_weights),)
+        positives = -pairs.positives / temperature
+
+        def surprise(log_sum: Array) -> Array:
+            if denominator == "all":
+                return _or_zero(log_sum) - positives
+            return jax.nn.softplus(log_sum - positives)
+
+        forth, back = surprise(pairs.anchor_values[:, None]), surprise(pairs.positive_values)
+        return ((0.5 * (forth + back), pairs.positive_weights),)
 
     return over_pairs(formula, embeddings, labels, distance, statistic=log_sum, **options)
 
@@ -235,14 +260,15 @@ def decoupled_ntxent(
         -w s(a, p) / t + log sum_n exp(s(a, n) / t),
         w = 1, or if weighted 2 - exp(s(a, p) / concentration) / mean exp(s / concentration)
 
-    for every positive pair (a, p), with s the cosine and the mean over all positive pairs.
+    for every positive pair (a, p), with s the cosine and the mean over all positive pairs that
+    count, by their weights.
 
     Args:
       embeddings: [B, D] rows; brought to unit length here.
       labels: [B] integer classes.
       temperature: t, 0.05 to 0.5.
       weighted: whether far positives weigh more than near ones (DCLW).
-      concentration: sigma of these weights, 0.5 in the paper.
+      concentration: sigma of these weights, 0.5 in the paper; 0.1 and above.
       **options: the shared keywords of pair losses.
 
     Returns:
@@ -254,32 +280,28 @@ def decoupled_ntxent(
       -1.0
 
     Note:
-      Anchors without a positive or without a negative do not count.
+      Anchors without a positive or without a negative do not count; the other positives of an
+      anchor are not in its sum, as the other views of an item are not in the paper's. The weights
+      w are constants for the gradient: through them near positives would be pushed apart.
 
     Reference:
       Yeh et al.: Decoupled Contrastive Learning, ECCV 2022.
     """
-    spread = jnp.ones((), embeddings.dtype)
+    weigh = lambda pairs: pairs.positive_weights * _has(pairs)
+    # exp((s - 1) / concentration) and its mean have the same quotient, and stay in range.
+    close = lambda pairs: lax.stop_gradient(jnp.exp(-pairs.positives / concentration))
+    mean = jnp.ones((), embeddings.dtype)
     if weighted:
-        # exp((s - 1) / concentration) and its mean have the same quotient, and stay in range.
-        closeness = lambda pairs: jnp.exp(-pairs.positives / concentration)
-        both = lambda pairs: pairs.positive_weights * _has(pairs)
-        spread = over_pairs(
-            lambda pairs: ((closeness(pairs), both(pairs)),),
-            embeddings,
-            labels,
-            distances.cosine,
-            **{**options, "reduction": "mean"},
-        )
+        term = lambda pairs: ((close(pairs), weigh(pairs)),)
+        whole = {**options, "reduction": "mean"}
+        mean = over_pairs(term, embeddings, labels, distances.cosine, **whole)
 
     def formula(pairs: Pairs):
         similarity = (1.0 - pairs.positives) / temperature
         if weighted:
-            close = jnp.exp(-pairs.positives / concentration)
-            similarity = similarity * (2.0 - safe_divide(close, spread))
+            similarity = similarity * (2.0 - safe_divide(close(pairs), lax.stop_gradient(mean)))
         others = log_sum_exp((1.0 - pairs.negatives) / temperature, pairs.negative_weights)
-        there = pairs.positive_weights * _has(pairs)
-        return ((_or_zero(_column(others)) - similarity, there),)
+        return ((_or_zero(_column(others)) - similarity, weigh(pairs)),)
 
     return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
@@ -301,11 +323,11 @@ def hard_negative_ntxent(
     classes; with known classes set `prior` to 0. Hardness 0 is the debiased loss, and with
     prior 0 as well it is `ntxent`.
 
-        log(1 + G / exp(s(a, p) / t)),  G = max((N W - prior N exp(s(a, p) / t)) / (1 - prior),
-                                                N exp(-1 / t)),
-        W = sum_n exp((1 + hardness) s(a, n) / t) / sum_n exp(hardness s(a, n) / t)
+        log(1 + N max((E_n - prior E_p) / (1 - prior), exp(-1 / t)) / exp(s(a, p) / t)),
+        E_x = sum_x exp((1 + hardness) s(a, x) / t) / sum_x exp(hardness s(a, x) / t)
 
-    for every positive pair (a, p), with s the cosine and N the number of negatives of a.
+    for every positive pair (a, p), with s the cosine, N the number of negatives of a, and E over
+    all negatives and over all positives of a. Pairs are counted and summed by their weights.
 
     Args:
       embeddings: [B, D] rows; brought to unit length here.
@@ -325,28 +347,34 @@ def hard_negative_ntxent(
       0.31326
 
     Note:
-      Anchors without a positive or without a negative do not count.
+      Anchors without a positive do not count; those without a negative count as 0. The authors'
+      code has one positive an anchor, for which E_p is exp(s(a, p) / t).
 
     Reference:
       Robinson, Chuang, Sra, Jegelka: Contrastive Learning with Hard Negative Samples, ICLR 2021;
       Chuang et al.: Debiased Contrastive Learning, NeurIPS 2020.
     """
 
+    def log_mean(logits: Array, weights: Array) -> Array:
+        """Of exp(logits), near ones preferred; 0 where there are none."""
+        above, below = (1.0 + hardness) * logits, hardness * logits
+        mean = _or_zero(log_sum_exp(above, weights)) - _or_zero(log_sum_exp(below, weights))
+        return _column(mean)
+
     def formula(pairs: Pairs):
-        positive = (1.0 - pairs.positives) / temperature
-        negative, weights = (1.0 - pairs.negatives) / temperature, pairs.negative_weights
-        count = weights.sum(axis=-1)
-        log_count = jnp.log(jnp.where(count == 0, 1.0, count))
-        near = log_sum_exp((1.0 + hardness) * negative, weights)
-        near = _or_zero(near) - _or_zero(log_sum_exp(hardness * negative, weights))
+        positives = (1.0 - pairs.positives) / temperature
+        weights = pairs.negative_weights
+        near = log_mean((1.0 - pairs.negatives) / temperature, weights)
+        own = log_mean(positives, pairs.positive_weights)
         # In units of the larger of the two, so that neither exponential overflows.
-        top = lax.stop_gradient(jnp.maximum(_column(near), positive))
-        rest = jnp.exp(_column(near) - top) - prior * jnp.exp(positive - top)
-        inside = rest > 0
+        top = lax.stop_gradient(jnp.maximum(near, own))
+        rest = jnp.exp(near - top) - prior * jnp.exp(own - top)
+        inside, floor = rest > 0, -1.0 / temperature
         log_rest = jnp.log(jnp.where(inside, rest, 1.0) / (1.0 - prior)) + top
-        floor = -1.0 / temperature
-        hard = jnp.where(inside, jnp.maximum(log_rest, floor), floor) + _column(log_count)
-        return ((jax.nn.softplus(hard - positive), pairs.positive_weights * _has(pairs)),)
+        hard = jnp.where(inside, jnp.maximum(log_rest, floor), floor)
+        count = _column(weights.sum(axis=-1))
+        log_count = jnp.where(count == 0, -jnp.inf, jnp.log(jnp.where(count == 0, 1.0, count)))
+        return ((jax.nn.softplus(log_count + hard - positives), pairs.positive_weights),)
 
     return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
@@ -354,7 +382,3 @@ def hard_negative_ntxent(
 def _has(pairs: Pairs) -> Array:
     """1 where there is a negative, of the anchor or of the positive."""
     return _column(any_weight(pairs.negative_weights))
-
-
-def _or_zero(x: Array) -> Array:
-    return jnp.where(x == -jnp.inf, 0.0, x)

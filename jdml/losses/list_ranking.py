@@ -11,7 +11,7 @@ from jdml import distances
 from jdml._core.compile import loss
 from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, by_anchor, flat
 from jdml._core.pairs import over_pairs
-from jdml._core.ranks import mean_by_anchor, negatives_before, sigmoid_step
+from jdml._core.ranks import mean_by_anchor, mean_by_rank, sigmoid_step
 from jdml._core.reduce import any_weight
 
 _ON_SPHERE = distances.normalized(distances.euclidean)
@@ -131,7 +131,7 @@ def pnp(
         authors train with 4 on Stanford Online Products.
       b: of "Ib", above 0; its slope stays below 1 / b.
       temperature: width of the step, 0.01 in the paper. Larger passes gradient on from further.
-      **options: the shared keywords of pair losses. Makes arrays [b, R, R].
+      **options: the shared keywords of pair losses.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -164,8 +164,8 @@ def pnp(
 
     def formula(pairs: Pairs):
         pairs = by_anchor(pairs, "pnp")
-        values = penalty(negatives_before(pairs, sigmoid_step(temperature)))
-        weights = pairs.positive_weights
-        return ((mean_by_anchor(values, weights), any_weight(weights)),)
+        step = sigmoid_step(temperature)
+        value = mean_by_rank(lambda before, n, count: penalty(n), pairs, step, step)
+        return ((value, any_weight(pairs.positive_weights)),)
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)

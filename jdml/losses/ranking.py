@@ -14,9 +14,9 @@ from jdml._core.pairs import over_pairs
 from jdml._core.ranks import (
     Step,
     mean_by_anchor,
-    negatives_before,
-    positives_before,
+    mean_by_rank,
     sigmoid_step,
+    sum_by_rank,
     true_step,
 )
 from jdml._core.reduce import Term, any_weight, safe_divide
@@ -32,10 +32,9 @@ def _shortfall(score: Array) -> Array:
 
 def _precision_term(pairs: Pairs, among_positives: Step, among_negatives: Step) -> Term:
     """1 - average precision of each anchor that has a positive, with steps for the two kinds."""
-    found = positives_before(pairs, among_positives)
-    precision = found / (found + negatives_before(pairs, among_negatives))
-    weights = pairs.positive_weights
-    return _shortfall(mean_by_anchor(precision, weights)), any_weight(weights)
+    precision = lambda positives, negatives, count: positives / (positives + negatives)
+    mean = mean_by_rank(precision, pairs, among_positives, among_negatives)
+    return _shortfall(mean), any_weight(pairs.positive_weights)
 
 
 @loss(reduction="mean")
@@ -60,7 +59,7 @@ def smooth_ap(
       embeddings: [B, D] rows; brought to unit length here.
       labels: [B] integer classes, of any sizes and in any order.
       temperature: width of the step, 0.01 in the paper. Larger passes gradient on from further.
-      **options: the shared keywords of pair losses. Makes arrays [b, R, R].
+      **options: the shared keywords of pair losses.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -82,7 +81,7 @@ def smooth_ap(
         step = sigmoid_step(temperature)
         return (_precision_term(by_anchor(pairs, "smooth_ap"), step, step),)
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
 
 def _bounding_step(
@@ -132,7 +131,7 @@ def sup_ap(
       offset: height of the line at `delta`. None makes h continuous there.
       start: what a negative gains by standing before the positive. With 0.5 and negatives that tie
         with no positive the loss bounds 1 - AP from above; 0 makes h continuous at 0 instead.
-      **options: the shared keywords of pair losses. Makes arrays [b, R, R].
+      **options: the shared keywords of pair losses.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -156,7 +155,7 @@ def sup_ap(
     def formula(pairs: Pairs):
         return (_precision_term(by_anchor(pairs, "sup_ap"), true_step, bounding),)
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
 
 @loss(reduction="mean")
@@ -195,7 +194,7 @@ def roadmap(
       negative_margin: distance beyond which a negative is left alone; 0.4 in the paper, which
         writes it as a cosine of 0.6.
       calibration_share: lambda, 0 to 1; 0.5 in the paper.
-      **options: the shared keywords of pair losses. Makes arrays [b, R, R].
+      **options: the shared keywords of pair losses.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -231,7 +230,7 @@ def roadmap(
             (calibration_share * push, any_weight(pairs.negative_weights)),
         )
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
 
 @loss(reduction="mean")
@@ -260,7 +259,7 @@ def recall_at_k(
       ks: a tuple of ranks.
       temperature: width of the step at k, in ranks.
       rank_temperature: width of the step in the ranking, in units of the cosine.
-      **options: the shared keywords of pair losses. Makes arrays [b, R, R].
+      **options: the shared keywords of pair losses.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -279,17 +278,16 @@ def recall_at_k(
     def formula(pairs: Pairs):
         pairs = by_anchor(pairs, "recall_at_k")
         step = sigmoid_step(rank_temperature)
-        ranks = positives_before(pairs, step) + negatives_before(pairs, step)
-        weights = pairs.positive_weights
-        count = weights.sum(axis=-1)
-        recalls = []
-        for k in ks:
-            found = (weights * jax.nn.sigmoid((k - ranks) / temperature)).sum(axis=-1)
-            recalls.append(safe_divide(found, jnp.minimum(count, k)))
-        mean = sum(recalls[1:], start=recalls[0]) / len(ks)
+
+        def found(before: Array, n: Array, count: Array) -> Array:
+            shares = [jax.nn.sigmoid((k - before - n) / temperature) / least(count, k) for k in ks]
+            return sum(shares[1:], start=shares[0]) / len(ks)
+
+        least = lambda count, k: jnp.maximum(jnp.minimum(count, k), jnp.finfo(count.dtype).tiny)
+        mean, weights = sum_by_rank(found, pairs, step, step), pairs.positive_weights
         return ((_shortfall(mean), any_weight(weights)),)
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, cube=True, **options)
+    return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
 
 @loss(reduction="mean", static=("bins",))

@@ -248,7 +248,10 @@ def _centroids(embeddings: Array, labels: Array, options: Any) -> tuple[Centroid
     cleared = jnp.where(exists[:, None], embeddings, 0.0)
     refs, axis_name = options.get("refs"), options.get("axis_name")
     if refs is not None:
-        ref_labels = options["ref_labels"]
+        ref_labels = options.get("ref_labels")
+        if ref_labels is None:
+            raise ValueError("ref_labels: got None, expected the labels of refs, one a row")
+        checks.class_labels("ref_labels", ref_labels, refs.shape[0], "refs")
         there = targets.exist("classes", ref_labels, options.get("ref_where"))
         means = centroids_of(jnp.where(there[:, None], refs, 0.0), ref_labels, there)
         sums, count = means.of(labels)
