@@ -15,6 +15,7 @@ import cases_self_supervised
 import cases_statistics
 import reference_miners
 import references
+import references_distances
 import references_more
 import references_proxies
 from case import (
@@ -67,6 +68,20 @@ CASES = [
         choices={"miner": miners.MultiSimilarity(0.1)},
         mine=functools.partial(reference_miners.multi_similarity, epsilon=0.1),
     ),
+    _pair(
+        losses.contrastive,
+        name="contrastive_hard_fraction",
+        numbers={"negative_margin": 1.6},
+        choices={"miner": miners.HardFraction(0.3)},
+        mine=functools.partial(reference_miners.hard_fraction, fraction=0.3),
+    ),
+    _pair(
+        losses.contrastive,
+        name="contrastive_snr",
+        numbers={"positive_margin": 0.2, "negative_margin": 2.5},
+        choices={"distance": distances.snr},
+        other={"distance": references_distances.snr},
+    ),
     _pair(losses.squared_contrastive, numbers={"margin": 1.6}),
     _pair(losses.triplet, numbers={"margin": 0.4}),
     _pair(
@@ -96,6 +111,13 @@ CASES = [
         numbers={"margin": 0.4},
         choices={"miner": miners.SemiHard()},
         mine=reference_miners.semi_hard,
+    ),
+    _pair(
+        losses.triplet,
+        name="triplet_angular_miner",
+        numbers={"margin": 0.4},
+        choices={"miner": miners.Angular(math.radians(30))},
+        mine=functools.partial(reference_miners.angular, angle=math.radians(30)),
     ),
     _pair(losses.soft_margin_triplet, numbers={"margin": 0.1}),
     _pair(
@@ -138,6 +160,13 @@ CASES = [
         numbers={"temperature": 0.5},
         choices={"denominator": "all", "distance": distances.euclidean},
         other={"denominator": "all", "distance": references.euclidean},
+    ),
+    _pair(
+        losses.ntxent,
+        name="ntxent_poincare",
+        numbers={"temperature": 0.5},
+        choices={"distance": distances.poincare()},
+        other={"distance": references_distances.poincare()},
     ),
     _pair(losses.supcon, numbers={"temperature": 0.5}),
     _pair(
@@ -190,7 +219,6 @@ CASES = [
     _table(losses.proxy_nca, numbers={"scale": 2.0}),
     _table(losses.proxy_nca, name="proxy_nca_kept", choices={"own": "kept"}),
     _table(losses.proxy_anchor, numbers={"alpha": 8.0, "margin": 0.1}, by_proxy=True),
-    _table(losses.soft_triple, "centers", numbers={"scale": 8.0, "gamma": 0.2, "margin": 0.05}),
     _table(losses.curricularface, numbers={"hardness": 0.4, "margin": 0.5, "scale": 8.0}),
     _table(
         losses.magface,

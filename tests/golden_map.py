@@ -38,7 +38,6 @@ from golden_losses import (
     margin_with_betas,
     n_pair_of_firsts,
     smooth_ap_with_query,
-    soft_triple_with_spread,
     triplet_counts,
     tuplet_and_variance,
 )
@@ -49,6 +48,7 @@ from golden_pairs import (
     is_similarity,
     miner_of,
     pair_counts,
+    seen_by_miner,
     unit,
     with_miner,
 )
@@ -144,17 +144,10 @@ def margin(entry: Entry) -> Call:
     return Call(margin_with_betas, {"distance": distance}, priced, rows, entry["weights"]["input"])
 
 
-def fast_ap(entry: Entry) -> Call:
-    return Call(losses.fast_ap, {"bins": entry["options"].get("num_bins", 10)}, lambda case: {})
-
-
 def tuplet_and_more(entry: Entry) -> Call:
-    def numbers(case: Padded) -> dict[str, Any]:
-        positive, negative = pair_counts(case)
-        sides = {"positive": positive, "negative": negative}
-        return {"margin": math.radians(5.73), "weight": 0.5, "slack": 0.01, **sides}
-
-    return Call(tuplet_and_variance, {}, numbers)
+    del entry
+    numbers = {"margin": math.radians(5.73), "weight": 0.5, "slack": 0.01}
+    return Call(tuplet_and_variance, {}, lambda case: numbers)
 
 
 # Table losses.
@@ -198,7 +191,6 @@ BUILDERS: dict[str, Callable[[Entry], Call]] = {
     "MultipleLosses": tuplet_and_more,
     "MarginLoss": margin,
     "NCALoss": pair_loss(losses.nca, measures=True, scale=SOFTMAX_SCALE),
-    "FastAPLoss": fast_ap,
     "SmoothAPLoss": pair_loss(smooth_ap_with_query, temperature=("temperature", float, 0.01)),
     "SmoothAPReference": pair_loss(smooth_ap_with_query, temperature=TEMPERATURE),
     "CosFaceLoss": table_loss(
@@ -216,10 +208,10 @@ BUILDERS: dict[str, Callable[[Entry], Call]] = {
     ),
     "SoftTripleLoss": table_loss(
         losses.soft_triple,
-        spread=soft_triple_with_spread,
         scale=("la", float, 20.0),
         gamma=("gamma", float, 0.1),
         margin=("margin", float, 0.01),
+        spread_weight=("none, but for a regulariser", float, 0.0),
     ),
 }
 
@@ -266,7 +258,6 @@ NAMES = {
 LISTED = {
     "angular": "leaves the negatives at their own length, which the paper does not; the same "
     "numbers with unit rows are angular_unit",
-    "fastap_power1": "bins the distance itself; fast_ap bins its square, as the paper does",
     **golden_map_face.LISTED,
     **golden_map_info_nce.LISTED,
     **golden_map_proxies.LISTED,
@@ -280,8 +271,7 @@ LOSSES = {
     if entry["loss"] in BUILDERS and name not in LISTED
 }
 MINERS = {
-    name: (miner_of(entry["miner"], entry["options"], is_similarity(entry)), *distance_of(entry))
+    name: (miner_of(entry["miner"], entry["options"], is_similarity(entry)), *seen_by_miner(entry))
     for name, entry in golden_data.entries("miners").items()
-    if entry["miner"] not in ("AngularMiner", "HDCMiner")
 }
 DISTANCES = {name: distance_of(entry) for name, entry in golden_data.entries("distances").items()}

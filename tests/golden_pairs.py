@@ -6,6 +6,7 @@ A similarity of the package is a distance here: a margin m on a cosine becomes 1
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,12 +24,6 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 # Distances.
-
-
-def signal_to_noise(x: jax.Array, y: jax.Array) -> jax.Array:
-    """var(x - y) / var(x) of centred rows: any function of two matrices is a distance."""
-    signal = (x * x).sum(axis=-1, keepdims=True)
-    return distances.squared_euclidean(x, y) / jnp.where(signal == 0, 1.0, signal)
 
 
 def centred(x: jax.Array, features: jax.Array) -> jax.Array:
@@ -52,7 +47,8 @@ def distance_of(entry: Entry) -> tuple[Any, Any]:
     d = entry["distance"]
     kind, normalizes, p, power = d["type"], d["normalize_embeddings"], d["p"], d["power"]
     if kind == "SNRDistance":
-        return signal_to_noise, unit_and_centred if normalizes else centred
+        # Centred here too, since columns of padding would count as features.
+        return distances.snr, unit_and_centred if normalizes else centred
     if kind == "CosineSimilarity":
         return distances.cosine, None
     if kind == "DotProductSimilarity":
@@ -77,10 +73,10 @@ def _compiled_distance(distance: Any, rows: Any) -> Any:
     return jax.jit(matrix, compiler_options=QUICK)
 
 
-def measured(distance: Any, rows: Any, case: Padded) -> jax.Array:
-    """Distances [B, R] of a case, the padding included."""
+def measured(distance: Any, rows: Any, case: Padded, between: bool = False) -> jax.Array:
+    """Distances [B, R] of a case, or those `between` references [R, R], the padding included."""
     refs = case.embeddings if case.refs is None else case.refs
-    arrays = (jnp.asarray(x) for x in (case.embeddings, refs, case.features))
+    arrays = (jnp.asarray(x) for x in (refs if between else case.embeddings, refs, case.features))
     return _compiled_distance(distance, rows)(*arrays)
 
 
@@ -121,7 +117,18 @@ def miner_of(kind: str, options: dict[str, Any], similarity: bool) -> Any:
             options["neg_strategy"],
             *(None if r is None else tuple(r) for r in ranges),
         )
+    if kind == "AngularMiner":
+        return miners.Angular(math.radians(options["angle"]))
+    if kind == "HDCMiner":
+        return miners.HardFraction(options["filter_percentage"])
     return None
+
+
+def seen_by_miner(entry: Entry) -> tuple[Any, Any]:
+    """What `distance_of` gives; the angular miner of the package looks at rows as they are."""
+    if entry["miner"] != "AngularMiner":
+        return distance_of(entry)
+    return distance_of({"distance": {**entry["distance"], "normalize_embeddings": False}})
 
 
 def with_miner(entry: Entry) -> dict[str, Any]:
@@ -151,13 +158,18 @@ class Kept(NamedTuple):
 
 @cache
 def _compiled_miner(miner: Any) -> Any:
-    return jax.jit(miner, compiler_options=QUICK)
+    def run(pairs: Pairs) -> Pairs:
+        if hasattr(miner, "survey"):
+            pairs = pairs._replace(bounds=miner.survey(lambda fn: fn(pairs)))
+        return miner(pairs)
+
+    return jax.jit(run, compiler_options=QUICK)
 
 
-def kept(miner: Any, matrix: jax.Array, case: Padded) -> Kept:
-    """Runs a miner on the distances [B, R] of a case."""
+def kept(miner: Any, matrix: jax.Array, case: Padded, between: jax.Array | None = None) -> Kept:
+    """Runs a miner on the distances [B, R] of a case, and those between references [R, R]."""
     weights = (jnp.asarray(pairs.astype(np.float64)) for pairs in pair_counts(case))
-    pairs = _compiled_miner(miner)(Pairs(matrix, matrix, *weights))
+    pairs = _compiled_miner(miner)(Pairs(matrix, matrix, *weights, between=between))
     columns = np.broadcast_to(np.arange(matrix.shape[1]), matrix.shape)
     p, n = (
         columns if found is None else np.asarray(found)
@@ -172,3 +184,17 @@ def kept(miner: Any, matrix: jax.Array, case: Padded) -> Kept:
         sorted({(int(a[0]), int(n[a])) for a in zip(*np.nonzero(nw))}),
         sorted(zip(i.tolist(), p[i, j].tolist(), n3[i, j, k].tolist())),
     )
+
+
+def but_for_ties(mined: list, golden: list, matrix: jax.Array, farthest: bool) -> list:
+    """What is mined less the pairs that tie with the last of the golden.
+
+    Where several pairs are as hard as the last one that is kept, the package keeps some of them,
+    such as one of the two ends of a pair.
+    """
+    distances = np.asarray(matrix)
+    if not golden:
+        return mined
+    last = (min if farthest else max)(distances[pair] for pair in golden)
+    tied = lambda pair: math.isclose(distances[pair], last, rel_tol=1e-9)
+    return [pair for pair in mined if pair in golden or not tied(pair)]

@@ -1,7 +1,8 @@
 """Slow references of the miners: plain loops that say which pairs or triplets are kept.
 
-Every function takes a `PairSet` (anchors, references and their distances) and returns `Mined`.
-A smaller distance is closer; ties go to the lowest index.
+Every function takes a `PairSet` (anchors, references and their distances) and returns `Mined`, or
+the weight of each pair or triplet by its indices. A smaller distance is closer; ties go to the
+lowest index.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 from reference_pairs import Mined, PairSet
 
 
@@ -119,3 +121,60 @@ def _pick(s: PairSet, i: int, found: list[int], strategy: str, hard, easy) -> li
     if strategy == "all" or not found:
         return found
     return [hard(s, i, found) if strategy == "hard" else easy(s, i, found)]
+
+
+def angular(s: PairSet, angle: float) -> Mined:
+    """Triplets that the negative sees under a wider angle, by the centre of anchor and positive."""
+    out = Mined(triplets=set())
+    for i, p, n in s.triplets():
+        centre = (s.x[i] + s.r[p]) / 2
+        across = math.sqrt(((s.x[i] - s.r[p]) ** 2).sum())
+        away = math.sqrt(((s.r[n] - centre) ** 2).sum())
+        if math.atan2(across, 2 * away) > angle:
+            out.triplets.add((i, p, n))
+    return out
+
+
+def hard_fraction(s: PairSet, fraction: float) -> Mined:
+    """The hardest of all pairs of each kind, with all that are as hard as the last of them."""
+    out = Mined()
+    for pairs, sign, kept in (
+        (s.positive_pairs(), 1, out.positives),
+        (s.negative_pairs(), -1, out.negatives),
+    ):
+        hardness = sorted((sign * s.d[pair] for pair in pairs), reverse=True)
+        n = math.ceil(fraction * len(pairs) - 1e-9)
+        if n:
+            limit = hardness[n - 1] - 1e-9 * abs(hardness[n - 1])
+            kept |= {pair for pair in pairs if sign * s.d[pair] >= limit}
+    return out
+
+
+def distance_weighted(
+    s: PairSet, dim: int, cutoff: float = 0.5, nonzero_cutoff: float = 1.4
+) -> dict[tuple[int, int, int], float]:
+    """The probability of each negative of each positive pair, from the density on the sphere."""
+    weights = {}
+    for i, p in s.positive_pairs():
+        density = {}
+        for n in s.negatives(i):
+            if s.d[i, n] < nonzero_cutoff:
+                d = max(s.d[i, n], cutoff)
+                density[n] = d ** (dim - 2) * (1 - d * d / 4) ** ((dim - 3) / 2)
+        total = sum(1 / q for q in density.values())
+        weights |= {(i, p, n): 1 / q / total for n, q in density.items()}
+    return weights
+
+
+def uniform_histogram(
+    s: PairSet, bins: int, pairs_per_bin: float, low: float, high: float
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    """The share of each positive and each negative pair, by how many pairs its bin holds."""
+    edges = np.linspace(low, high, bins + 1)[1:-1]
+
+    def shares(pairs: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        place = {pair: sum(s.d[pair] >= edge for edge in edges) for pair in pairs}
+        crowd = [list(place.values()).count(b) for b in range(bins)]
+        return {pair: min(1.0, pairs_per_bin / crowd[b]) for pair, b in place.items()}
+
+    return shares(s.positive_pairs()), shares(s.negative_pairs())

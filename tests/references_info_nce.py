@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import math
 
-from reference_pairs import PairSet, cosine, log_sum_exp, softplus
+from reference_pairs import PairSet, cosine, log_sum_exp
 
 __all__ = ["clip", "decoupled_ntxent", "hard_negative_ntxent"]
 
 
-def clip(x, y, refs=None, ref_labels=None, *, temperature=0.07, distance=cosine, **options):
+def clip(
+    x, y, refs=None, ref_labels=None, *, temperature=0.07, denominator="negatives",
+    distance=cosine, **options,
+):  # fmt: skip
     """Cross entropies over the references of a row and over the rows of a reference."""
     s = PairSet(x, y, refs, ref_labels, distance=distance, **options)
+    weight = lambda row, ref: s.inside(ref, row) if s.own else s.inside(row, ref)
+    everything = denominator == "all"
     term = []
     for i, p in s.positive_pairs():
-        row = [(-s.d[i, r] / temperature, s.inside(i, r)) for r in s.refs if not s.own or r != i]
-        column = [
-            (-s.d[b, p] / temperature, s.inside(b, p)) for b in s.anchors if not s.own or b != p
-        ]
         z = -s.d[i, p] / temperature
-        value = ((log_sum_exp(row) - z) + (log_sum_exp(column) - z)) / 2
+        forth = back = 0.0  # exponentials over that of the pair itself, all but its own
+        for r in s.refs:
+            if r != p and not (s.own and r == i) and (everything or s.ry[r] != s.y[i]):
+                forth += s.inside(i, r) * math.exp(-s.d[i, r] / temperature - z)
+        for b in s.anchors:
+            if b != i and not (s.own and b == p) and (everything or s.y[b] != s.ry[p]):
+                back += weight(b, p) * math.exp(-s.d[b, p] / temperature - z)
+        # Among all, the pair itself stands with its weight; alone against negatives, as one.
+        itself = (s.inside(i, p), weight(i, p)) if everything else (1.0, 1.0)
+        value = (math.log(itself[0] + forth) + math.log(itself[1] + back)) / 2
         term.append((i, value, s.weight(i, p)))
     return [term]
 
@@ -58,17 +68,20 @@ def hard_negative_ntxent(
 ):
     s = PairSet(x, y, refs, ref_labels, distance=cosine, **options)
     term = []
-    for i, p in s.positive_pairs():
-        negatives = s.negatives(i)
-        if not negatives:
-            continue
-        count = sum(s.inside(i, n) for n in negatives)
-        close = {n: math.exp((1 - s.d[i, n]) / temperature) for n in negatives}
-        importance = {n: s.inside(i, n) * close[n] ** hardness for n in negatives}
-        expected = sum(importance[n] * close[n] for n in negatives) / sum(importance.values())
-        positive = math.exp((1 - s.d[i, p]) / temperature)
-        hard = (count * expected - prior * count * positive) / (1 - prior)
-        hard = max(hard, count * math.exp(-1 / temperature))
-        value = softplus(math.log(hard) - math.log(positive))
-        term.append((i, value, s.weight(i, p)))
+
+    def expected(i, others):
+        """The mean of exp(z), with the importance exp(hardness z) for each."""
+        close = {j: math.exp((1 - s.d[i, j]) / temperature) for j in others}
+        importance = {j: s.inside(i, j) * close[j] ** hardness for j in others}
+        return sum(importance[j] * close[j] for j in others) / sum(importance.values())
+
+    for i in s.anchors:
+        positives, negatives = s.positives(i), s.negatives(i)
+        hard = 0.0
+        if positives and negatives:
+            hard = (expected(i, negatives) - prior * expected(i, positives)) / (1 - prior)
+            hard = max(hard, math.exp(-1 / temperature)) * sum(s.inside(i, n) for n in negatives)
+        for p in positives:
+            value = math.log1p(hard / math.exp((1 - s.d[i, p]) / temperature))
+            term.append((i, value, s.weight(i, p)))
     return [term]

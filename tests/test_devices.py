@@ -33,9 +33,7 @@ def value(case: Case, x, y, where, weights, parameters, **options):
     """The loss, with everything that can be learned in one tree."""
     numbers = dict(parameters)
     owned = [numbers.pop("table")] if case.table else []
-    return case.loss(
-        x, y, *owned, **numbers, **case.fixed, where=where, weights=weights, **options
-    )
+    return case.loss(x, y, *owned, **numbers, **case.fixed, where=where, weights=weights, **options)
 
 
 def value_and_gradients(case: Case, **options):

@@ -223,8 +223,9 @@ def centroid_triplet(
       Retrieval, ICONIP 2021.
     """
     checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
-    if options.get("weights") is not None:
-        checks.vector("weights", options["weights"], embeddings.shape[0], "embeddings")
+    weights = options.get("weights")
+    if weights is not None:
+        checks.vector("weights", weights, embeddings.shape[0], "embeddings")
     violation = jax.nn.softplus if soft else jax.nn.relu
     means, own, found = _centroids(embeddings, labels, options)
     between = jax.vmap(lambda row, mean: distance(row[None], mean[None])[0, 0])
