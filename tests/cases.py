@@ -252,9 +252,14 @@ CASES = [
     *cases_statistics.CASES,
 ]
 PAIR_CASES = [case for case in CASES if not case.table]
+# One case a loss, and those whose choices take a path of their own through the engines: for laws
+# that compile much and that other choices of the same loss cannot break.
+_OWN_PATH = ("triplet_swap", "triplet_semi_hard", "contrastive_hard_fraction", "ntxent_poincare")
+ONE_EACH = list({case.loss: case for case in reversed(CASES)}.values())[::-1]
+ONE_EACH += [case for case in CASES if case.name in _OWN_PATH]
 TABLE_CASES = [case for case in CASES if case.table]
 
 __all__ = [
-    "CASES", "LABELS", "PAIR_CASES", "REDUCTIONS", "TABLE_CASES", "B", "C", "Case", "D", "K",
-    "rows", "table",
+    "CASES", "LABELS", "ONE_EACH", "PAIR_CASES", "REDUCTIONS", "TABLE_CASES", "B", "C", "Case",
+    "D", "K", "rows", "table",
 ]  # fmt: skip

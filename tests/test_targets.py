@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LABELS, PAIR_CASES, B, Case, rows
+from cases import LABELS, ONE_EACH, B, Case, rows
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -16,7 +16,7 @@ from jdml import losses, miners
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 # Losses that need more than pairs: numbers as labels, or classes that can be averaged.
-CASES = [case for case in PAIR_CASES if not case.continuous and not case.classes_only]
+CASES = [c for c in ONE_EACH if not c.table and not c.continuous and not c.classes_only]
 every = pytest.mark.parametrize("case", CASES, ids=str)
 SAME = LABELS[:, None] == LABELS[None, :]
 ONE_HOT = np.eye(LABELS.max() + 1, dtype=np.int32)[LABELS]
@@ -49,24 +49,15 @@ def check(got, expected) -> None:
 
 
 @every
-def test_one_label_a_row_is_a_class(case: Case):
-    check(value_and_gradient(case, ONE_HOT), value_and_gradient(case, LABELS))
-
-
-@every
-def test_the_pairs_of_classes_are_the_classes(case: Case):
-    expected = value_and_gradient(case, LABELS)
-    check(value_and_gradient(case, SAME), expected)
-    check(value_and_gradient(case, SAME.astype(np.float32), block_size=4), expected)
-
-
-@every
-def test_rows_that_share_a_label_are_positives(case: Case):
-    """Not transitive, as classes are: a pair has to be looked at by itself."""
+def test_labels_pairs_and_degrees_say_the_same(case: Case):
+    """Classes as one label a row, and as pairs; sharing a label, which is not transitive."""
+    by_class = value_and_gradient(case, LABELS)
+    check(value_and_gradient(case, ONE_HOT), by_class)
+    check(value_and_gradient(case, SAME), by_class)
     assert not np.array_equal(SHARED, (SHARED.astype(int) @ SHARED) > 0)
-    expected = value_and_gradient(case, SHARED)
-    check(value_and_gradient(case, SETS.astype(np.int8)), expected)
-    check(value_and_gradient(case, SETS.astype(np.int32), block_size=4), expected)
+    shared = value_and_gradient(case, SHARED)
+    check(value_and_gradient(case, SETS.astype(np.int32)), shared)
+    check(value_and_gradient(case, SHARED.astype(np.float32), block_size=4), shared)
 
 
 def test_labels_are_shared_as_a_loop_says():
