@@ -280,60 +280,6 @@ def test_equal_miners_share_a_compilation():
     assert losses.triplet.jitted._cache_size() == before + 1
 
 
-# ---------------------------------------------------------------- J: a known peer's
-
-
-def test_j3_swap_with_references_measures_between_references():
-    """Reference order changes nothing, and the swapped distance is that between two references."""
-    x, y = np.array([[0.0]]), np.array([0])
-    refs, ref_labels = np.array([[1.0], [1.5], [-3.0]]), np.array([0, 1, 2])
-    order = np.array([2, 0, 1])
-    options = {"margin": 1.0, "swap": True, "reduction": "none"}
-    plain = losses.triplet(x, y, refs=refs, ref_labels=ref_labels, **options)
-    mixed = losses.triplet(x, y, refs=refs[order], ref_labels=ref_labels[order], **options)
-    # Negative at 1.5 is 0.5 from the positive: 1 - 0.5 + 1; negative at -3 is 3 from the anchor.
-    np.testing.assert_allclose(plain, [1.5], rtol=1e-6)
-    np.testing.assert_allclose(mixed, plain, rtol=1e-6)
-
-
-def test_j3_lifted_structure_does_not_depend_on_the_order_of_references():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(4, 2)), np.array([0, 1, 0, 2])
-    refs, ref_labels = rng.normal(size=(5, 2)), np.array([0, 0, 1, 2, 1])
-    order = np.array([3, 1, 4, 0, 2])
-    plain = losses.lifted_structure(x, y, refs=refs, ref_labels=ref_labels)
-    mixed = losses.lifted_structure(x, y, refs=refs[order], ref_labels=ref_labels[order])
-    np.testing.assert_allclose(mixed, plain, rtol=1e-6)
-
-
-def test_j5_angular_does_not_depend_on_the_length_of_rows():
-    x, y = np.random.default_rng(0).normal(size=(6, 3)), np.array([0, 0, 1, 1, 2, 2])
-    lengths = np.array([[1.0], [9.0], [100.0], [2.0], [0.1], [50.0]])
-    np.testing.assert_allclose(losses.angular(x * lengths, y), losses.angular(x, y), rtol=1e-5)
-
-
-def test_j9_a_half_precision_call_leaves_the_table_as_it_was():
-    table = jnp.eye(3)
-    losses.cosface(jnp.ones((2, 3), jnp.float16), np.array([0, 1]), table)
-    assert table.dtype == jnp.float32
-
-
-@pytest.mark.parametrize(
-    "loss", [losses.triplet, losses.lifted_structure, losses.n_pair], ids=by_name
-)
-def test_j10_memory_grows_with_the_block_and_not_with_the_cube(loss):
-    """Compiled temporaries, doubled batch, fixed block: linear growth, no cube, no matrix."""
-
-    def temporaries(n: int) -> int:
-        x, y = jnp.zeros((n, 8)), jnp.zeros(n, jnp.int32)
-        step = jax.jit(jax.grad(lambda x: loss(x, y, block_size=16)))
-        return step.lower(x).compile().memory_analysis().temp_size_in_bytes
-
-    small, large = temporaries(512), temporaries(1024)
-    assert large <= 2.6 * small
-    assert large < 1024 * 1024 * 4  # less than one matrix of distances
-
-
 # ---------------------------------------------------------------- bad input
 
 
@@ -342,6 +288,8 @@ BAD = [
     ({"labels": np.zeros(3)}, TypeError, r"labels: got float\d\d\[3\], expected (class )?integers"),
     ({"labels": np.zeros((3, 1, 1), np.int32)}, ValueError, r"labels: got int32\[3, 1, 1\]"),
     ({"embeddings": np.zeros(3)}, ValueError, r"embeddings: got float\d\d\[3\], expected a matrix"),
+    # C9: pairs of rows where single rows are wanted.
+    ({"embeddings": np.zeros((3, 2, 2))}, ValueError, r"embeddings: got float\d\d\[3, 2, 2\], exp"),
     ({"embeddings": np.zeros((3, 2), int)}, TypeError, r"embeddings: got int\d\d\[3, 2\]"),
     ({"where": np.ones(3, int)}, TypeError, r"where: got int\d\d\[3\], expected booleans"),
     ({"where": np.ones(2, bool)}, ValueError, r"where: got bool\[2\], expected shape \(3,\)"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import golden_data
 import jax
 import jax.numpy as jnp
@@ -79,6 +81,56 @@ def test_the_objective_keeps_the_histogram():
     np.testing.assert_allclose(new, states.update_margins(states.margins(8), X, Y, rate=0.3))
 
 
-def test_a_missing_histogram_is_named():
+def test_the_rule_weighs_rows_and_pairs_as_the_loss_does():
+    """Mixed in before or read by the loss, it is one histogram: the rule at a share of 0 after."""
+    objective = objectives.dynamic_soft_margin(bins=8, rate=0.3)
+    by_row, by_pair = np.float32([5, 1, 0, 2, 1, 3]), np.float32(np.arange(36).reshape(6, 6) % 5)
+    plain = states.update_margins(states.margins(8), X, Y)
+    for weights in (by_row, by_pair):
+        pairs = PairSet(X, Y, distance=normalized(euclidean), weights=weights)
+        counts = np.asarray(slow.triplet_histogram(pairs, 8, -2.0))
+        batch = {"labels": jnp.asarray(Y), "weights": jnp.asarray(weights)}
+        state = objective.update(states.margins(8), {}, jnp.asarray(X), batch)
+        np.testing.assert_allclose(state, counts / counts.sum(), rtol=1e-4, atol=1e-6)
+        assert np.abs(state - plain).max() > 0.01
+        fresh = objective.loss({}, states.margins(8), jnp.asarray(X), batch)
+        after = losses.dynamic_soft_margin(X, Y, histogram=state, rate=0.0, weights=weights)
+        np.testing.assert_allclose(after, fresh, rtol=1e-5)
+
+
+def test_the_rule_takes_the_labels_of_the_loss():
+    plain = states.update_margins(states.margins(8), X, Y)
+    for labels in (np.eye(3, dtype=np.int32)[Y], Y[:, None] == Y[None, :]):
+        np.testing.assert_allclose(states.update_margins(states.margins(8), X, labels), plain)
+
+
+def test_the_rule_spans_devices():
+    x = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
+    y, where, state = np.arange(16) % 5, np.arange(16) != 3, jnp.asarray(states.margins(8)) + 0.125
+    weights = (np.arange(16) % 3).astype(np.float32)
+    rule = lambda x, y, where, weights, **options: states.update_margins(
+        state, x, y, rate=0.4, where=where, weights=weights, **options
+    )
+    split = [v.reshape(8, 2, *v.shape[1:]) for v in (x, y, where, weights)]
+    over = jax.pmap(functools.partial(rule, axis_name="i"), axis_name="i")(*split)
+    for one in over:
+        np.testing.assert_allclose(one, rule(x, y, where, weights), rtol=1e-5, atol=1e-7)
+
+
+def test_the_histogram_keeps_its_dtype():
+    with jax.enable_x64(True):
+        state = states.margins(8).astype(jnp.float32)
+        assert states.update_margins(state, jnp.asarray(X, jnp.float64), Y).dtype == jnp.float32
+        assert states.update_margins(state, jnp.asarray(X, jnp.bfloat16), Y).dtype == jnp.float32
+
+
+def test_a_histogram_that_is_none_is_named():
     with pytest.raises(ValueError, match="histogram: got None, expected a state such as"):
         losses.dynamic_soft_margin(X, Y)
+    for call in (
+        lambda h: losses.dynamic_soft_margin(X, Y, histogram=h),
+        lambda h: states.update_margins(h, X, Y),
+    ):
+        for size in (0, 1):
+            with pytest.raises(ValueError, match=rf"histogram: got float32\[{size}\], expected a"):
+                call(jnp.zeros(size))
