@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from golden_calls import Call, numbers_of, pair_loss
 from golden_data import Padded
 from golden_pairs import Entry, pair_counts
 
-from jdml import losses
+from jdml import distances, losses
 
 
 def threshold_consistent_margin(entry: Entry) -> Call:
@@ -37,6 +39,35 @@ def in_triplets(case: Padded) -> np.ndarray:
     return anchor[:, None] * np.where(anchor[None, :], 0.5, 1.0)
 
 
+def dynamic_soft_margin(entry: Entry) -> Call:
+    """The first call, into an empty histogram."""
+    del entry
+    return Call(soft_margin_through_weights, {}, lambda case: {"histogram": np.zeros(10)})
+
+
+def soft_margin_through_weights(embeddings, labels, *, histogram):
+    """The loss, whose weights the paper holds, with the package's gradient through them added."""
+    value = losses.dynamic_soft_margin(embeddings, labels, histogram=histogram)
+    way = _mean_with_free_weights(embeddings, labels)
+    return value + (way - jax.lax.stop_gradient(way))
+
+
+def _mean_with_free_weights(embeddings, labels):
+    """The mean of F(v) v over all triplets of one batch, with F differentiated and v held."""
+    d = distances.normalized(distances.euclidean)(embeddings, embeddings)
+    gaps = d[:, :, None] - d[:, None, :]
+    there = (labels >= 0)[:, None] & (labels >= 0)[None, :]
+    same = labels[:, None] == labels[None, :]
+    positive = there & same & ~jnp.eye(len(labels), dtype=bool)
+    triplets = jnp.where(positive[:, :, None] & (there & ~same)[:, None, :], 1.0, 0.0)
+    at = (gaps + 2.0) / 0.4
+    below, share = jnp.floor(at).astype(int), at - jnp.floor(at)
+    counts = jnp.zeros(10).at[below].add(triplets * (1.0 - share))
+    counts = counts.at[jnp.minimum(below + 1, 9)].add(triplets * share)
+    easier = jnp.cumsum(counts / counts.sum())[below]
+    return (triplets * easier * jax.lax.stop_gradient(gaps)).sum() / triplets.sum()
+
+
 BUILDERS: dict[str, Callable[[Entry], Call]] = {
     "IntraPairVarianceLoss": pair_loss(
         losses.intra_pair_variance,
@@ -45,8 +76,6 @@ BUILDERS: dict[str, Callable[[Entry], Call]] = {
     ),
     "ThresholdConsistentMarginLoss": threshold_consistent_margin,
     "HistogramLoss": histogram,
+    "DynamicSoftMarginLoss": dynamic_soft_margin,
 }
-LISTED: dict[str, str] = {
-    "dynamic_soft_margin": "its gradient also flows through the weights, which the paper holds; "
-    "value and histogram are tested in test_faults_statistics",
-}
+LISTED: dict[str, str] = {}

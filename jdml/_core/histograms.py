@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
+from jdml._core import checks
 from jdml._core.options import Array, Number, Pairs
 from jdml._core.positives import fold_positives
 from jdml._core.reduce import safe_divide
@@ -37,6 +38,13 @@ def triplet_gaps(pairs: Pairs, low: Number, width: Number, nodes: int) -> Array:
 
     start = jnp.zeros((pairs.positives.shape[0], nodes), pairs.positives.dtype)
     return fold_positives(step, start, pairs)
+
+
+def checked_histogram(histogram: Array) -> Array:
+    """A state [bins] that a number can lie between two nodes of."""
+    ok = histogram.ndim == 1 and histogram.shape[0] >= 2
+    checks.expect(ok, "histogram", histogram, "a state [bins] of 2 or more nodes")
+    return histogram
 
 
 def blend(histogram: Array, counts: Array, rate: Number) -> Array:

@@ -6,15 +6,16 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jdml import distances
 from jdml._core import checks, targets
 from jdml._core.centroids import Centroids, centroids_of
 from jdml._core.compile import loss
 from jdml._core.devices import gather
-from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
-from jdml._core.pairs import over_pairs
-from jdml._core.reduce import safe_divide, whole
+from jdml._core.options import Array, AxisName, Distance, Number, PairOptions, Pairs, flat
+from jdml._core.pairs import each_anchor, over_pairs
+from jdml._core.reduce import log_sum_exp, safe_divide, total, whole
 
 _ON_SPHERE = distances.normalized(distances.euclidean)
 _SQUARED_ON_SPHERE = distances.normalized(distances.squared_euclidean)
@@ -97,19 +98,37 @@ def uniformity(
       Uniformity on the Hypersphere, ICML 2020.
     """
 
-    def formula(pairs: Pairs):
-        near = [jnp.exp(-sharpness * flat(d)) for d in (pairs.positives, pairs.negatives)]
-        weights = [flat(w) for w in (pairs.positive_weights, pairs.negative_weights)]
-        return ((jnp.concatenate(near, axis=-1), jnp.concatenate(weights, axis=-1)),)
+    def potential(pairs: Pairs) -> tuple[Array, Array]:
+        """Its logarithm, summed over the pairs of each anchor, and the weight of those pairs."""
+        squares, weights = flat(pairs.positives), flat(pairs.positive_weights)
+        if pairs.positive_columns is None and pairs.negative_columns is None:
+            # Both sides still hold the same distances: one pass.
+            weights = weights + pairs.negative_weights
+        else:
+            squares = jnp.concatenate([squares, flat(pairs.negatives)], axis=-1)
+            weights = jnp.concatenate([weights, flat(pairs.negative_weights)], axis=-1)
+        return log_sum_exp(-sharpness * squares, weights), weights.sum(axis=-1)
 
-    reduction, axis_name = options.get("reduction", "mean"), options.get("axis_name")
-    mean = over_pairs(
-        formula, embeddings, labels, _SQUARED_ON_SPHERE, **{**options, "reduction": "mean"}
-    )
-    alone = mean == 0  # no pair
-    value = jnp.where(alone, 0.0, jnp.log(jnp.where(alone, 1.0, mean)))
+    axis_name = options.get("axis_name")
+    logs, weights = each_anchor(potential, embeddings, labels, _SQUARED_ON_SPHERE, **options)
+    value = _log_total(logs, axis_name) - _log(lax.stop_gradient(total(weights.sum(), axis_name)))
     exists = targets.exist(targets.kind_of(labels, None), labels, options.get("where"))
-    return whole(value, exists, reduction, axis_name)
+    return whole(value, exists, options.get("reduction", "mean"), axis_name)
+
+
+def _log(x: Array) -> Array:
+    """log(x), and 0 with a zero gradient where nothing was counted."""
+    empty = x == 0
+    return jnp.where(empty, 0.0, jnp.log(jnp.where(empty, 1.0, x)))
+
+
+def _log_total(logs: Array, axis_name: AxisName | None) -> Array:
+    """log of the sum of exp(logs) over the anchors of all devices; 0 where all are -inf."""
+    top = lax.stop_gradient(logs).max()
+    top = top if axis_name is None else lax.pmax(top, axis_name)
+    top = jnp.where(top == -jnp.inf, 0.0, top)
+    mass = total(jnp.exp(logs - top).sum(), axis_name)
+    return top + _log(mass)
 
 
 @loss(reduction="mean", continuous=True)
@@ -134,7 +153,8 @@ def log_ratio(
     Args:
       embeddings: [B, D] rows.
       labels: [B] or [B, L] numbers. Rows are left out by `where` only.
-      epsilon: added to both distances before the logarithm: rows that agree exactly are that far.
+      epsilon: added to both distances before the logarithm, in their unit: rows or labels that
+        agree exactly are that far apart, and no pair is left out. 1e-6 in the authors' code.
       distance: between rows; squared Euclidean in the paper.
       **options: the shared keywords of pair losses; `ref_labels` are numbers too.
 
@@ -147,18 +167,20 @@ def log_ratio(
       0.00000
 
     Note:
-      Time and memory of a pair loss: the mean over pairs (i, j) is twice a variance over i.
+      Time and memory of a pair loss: the mean over pairs (i, j) is twice a variance over i. The
+      authors' code takes distances that are not squared, which gives a quarter of the value, and
+      compares the rows of a batch with one anchor only. `weights` [B, R] weigh i and j alike.
 
     Reference:
       Kim, Seo, Laptev, Cho, Kwak: Deep Metric Learning Beyond Binary Supervision, CVPR 2019.
     """
-    lift = lambda x: x.astype(embeddings.dtype)
-    if options.get("ref_labels") is not None:
-        options["ref_labels"] = lift(options["ref_labels"])  # type: ignore[arg-type]
-
-    def label_distance(anchors: Array, references: Array) -> Array:
-        two = lambda x: x[:, None] if x.ndim == 1 else x
-        return distances.squared_euclidean(two(anchors), two(references))
+    refs, ref_labels = options.get("refs"), options.get("ref_labels")
+    checks.rows("embeddings", embeddings)
+    numbers = _numbers("", labels, options.get("where"), embeddings)
+    if refs is not None and ref_labels is not None:
+        checks.rows("refs", refs)
+        targets.check("numbers", "ref_labels", ref_labels, refs.shape[0], "refs", labels)
+        options["ref_labels"] = _numbers("ref_", ref_labels, options.get("ref_where"), refs)
 
     def formula(pairs: Pairs):
         weights = pairs.positive_weights
@@ -173,9 +195,20 @@ def log_ratio(
         value = safe_divide(count * square, jnp.where(enough, pairs_of_pairs, 0.0))
         return ((value, enough.astype(value.dtype)),)
 
-    return over_pairs(
-        formula, embeddings, lift(labels), distance, label_distance=label_distance, **options
-    )
+    apart = distances.squared_euclidean
+    return over_pairs(formula, embeddings, numbers, distance, label_distance=apart, **options)
+
+
+def _numbers(side: str, labels: Array, where: Array | None, rows: Array) -> Array:
+    """Labels as rows [N, L]; those that are not there are cleared, since they may hold NaN."""
+    of = "refs" if side else "embeddings"
+    checks.expect(labels.ndim in (1, 2), f"{side}labels", labels, "numbers [B] or [B, L]")
+    targets.check("numbers", f"{side}labels", labels, rows.shape[0], of)
+    numbers = (labels[:, None] if labels.ndim == 1 else labels).astype(rows.dtype)
+    if where is None:
+        return numbers
+    checks.vector(f"{side}where", where, rows.shape[0], of)
+    return jnp.where(where[:, None], numbers, 0.0)
 
 
 @loss(reduction="mean_active")
@@ -217,6 +250,10 @@ def centroid_triplet(
       >>> options = dict(margin=2.0, distance=distances.euclidean, reduction="none")
       >>> print(centroid_triplet(rows, jnp.array([0, 0, 1, 1]), **options))  # row 1: 1 - 2.5 + 2
       [0.  0.5 0.5 0. ]
+
+    Note:
+      The authors' code compares Euclidean distances of rows that are not normalised, keeps the
+      nearest negative, and takes centroids for anchors as well.
 
     Reference:
       Wieczorek, Rychalska, Dabrowski: On the Unreasonable Effectiveness of Centroids in Image

@@ -12,7 +12,7 @@ from jdml import distances
 from jdml._core import targets
 from jdml._core.compile import loss
 from jdml._core.devices import gather
-from jdml._core.maths import safe_sqrt
+from jdml._core.maths import inner_products, safe_sqrt
 from jdml._core.options import Array, Number, PairOptions, Pairs
 from jdml._core.pairs import each_anchor, over_pairs
 from jdml._core.reduce import safe_divide, total, whole
@@ -41,8 +41,9 @@ def vicreg(
     """Pulls views of an item together, keeps every dimension spread, and dimensions uncorrelated.
 
     No negatives, no large batches, no second network: variance and covariance of the batch keep
-    the embedding from collapsing. Give the views as `refs`, or all views in one matrix with the
-    item as label: for n views one after the other, `labels = jnp.tile(items, n)`.
+    the embedding from collapsing. Give the second view as `refs`, which is the paper's pair of
+    branches, or all views in one matrix with the item as label: for n views one after the other,
+    `labels = jnp.tile(items, n)`.
 
         invariance_weight mean_pairs |z - z'|^2 / D
         + sum_branches variance_weight mean_d relu(1 - sqrt(var_d + epsilon))
@@ -55,10 +56,12 @@ def vicreg(
       variance_weight: mu in the paper.
       covariance_weight: nu in the paper.
       epsilon: added to variances under the root.
-      **options: the shared keywords of pair losses; `weights` and a miner concern the first term.
-        With `refs` they are the second branch, with their own statistics; without, the batch is
-        both. The loss belongs to the batch as a whole: the reduction "none" gives its rows equal
-        shares, the others the value.
+      **options: the shared keywords of pair losses. `weights` and a miner choose among the pairs
+        of the first term; variance and covariance are those of all existing rows. With `refs`
+        these are the second branch, with statistics of its own; without, the batch is both, and
+        with `axis_name` refs are those of all devices (`lax.all_gather` them). The loss belongs
+        to the batch as a whole: the reduction "none" gives its rows equal shares, the others the
+        value.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -69,9 +72,18 @@ def vicreg(
       >>> print(vicreg(first, jnp.arange(2), **options))  # spread enough: (0 + 1) / 2
       0.5
 
+      Three views of two items, of which views 0 and 2 agree (pairs at 1, 0, 1):
+
+      >>> views = jnp.array([[2.0], [-2.0], [3.0], [-3.0], [2.0], [-2.0]])
+      >>> loss = vicreg(views, jnp.tile(jnp.arange(2), 3), invariance_weight=1.0)
+      >>> print(f"{loss:.5f}")
+      0.66667
+
     Note:
-      The first term is a mean over dimensions, as in the authors' code; the variances are those
-      of samples (over N - 1). pytorch-metric-learning halves the variance term.
+      The first term is a mean over dimensions, as in the authors' code, where the paper's formula
+      sums over them. The variance term is the paper's: the authors' code and
+      pytorch-metric-learning halve it, which `variance_weight=12.5` gives. Variances are those of
+      samples (over N - 1); a single row counts as collapsed.
 
     Reference:
       Bardes, Ponce, LeCun: VICReg: Variance-Invariance-Covariance Regularization for
@@ -89,9 +101,9 @@ def vicreg(
 
     def spread(branch: _Branch) -> Array:
         freedom = jnp.maximum(branch.count - 1.0, 1.0)
-        deviation = jnp.sqrt(branch.variance * branch.count / freedom + epsilon)
+        deviation = safe_sqrt(branch.variance * branch.count / freedom + epsilon)
         hinge = jax.nn.relu(1.0 - deviation).mean()
-        crossed = total(branch.centred.T @ branch.centred, branch.axis_name) / freedom
+        crossed = _sum_of_products(branch.centred, branch.centred, branch.axis_name) / freedom
         off = jnp.where(jnp.eye(width, dtype=bool), 0.0, crossed)
         value = variance_weight * hinge + covariance_weight * (off**2).sum() / width
         return jnp.where(branch.count == 0, 0.0, value)
@@ -114,8 +126,8 @@ def barlow_twins(
     """Makes each dimension agree between views of an item and disagree with the other dimensions.
 
     The cross-correlation of the two views should be the identity. No negatives; wide embeddings
-    (thousands of dimensions) help. Views come as `refs` or in one matrix with the item as label,
-    as for `vicreg`.
+    (thousands of dimensions) help. Give the second view as `refs`, or all views in one matrix
+    with the item as label: for n views one after the other, `labels = jnp.tile(items, n)`.
 
         sum_d (1 - C_dd)^2 + redundancy_weight sum_{d != e} C_de^2,
         C = mean over positive pairs of z z'^T, dimensions standardised within each branch
@@ -125,9 +137,11 @@ def barlow_twins(
       labels: [B] integer items.
       redundancy_weight: lambda in the paper.
       epsilon: added to variances, as in batch normalisation.
-      **options: the shared keywords of pair losses. With `refs` they are the second branch;
-        without, the batch is both, and C is symmetric. The loss belongs to the batch as a whole:
-        the reduction "none" gives its rows equal shares, the others the value.
+      **options: the shared keywords of pair losses. `weights` and a miner choose among the pairs
+        of C; rows are standardised by all existing rows. With `refs` these are the second branch,
+        with statistics of its own; without, the batch is both, and C is symmetric. With
+        `axis_name` refs are those of all devices (`lax.all_gather` them). The loss belongs to the
+        batch as a whole: the reduction "none" gives its rows equal shares, the others the value.
 
     Returns:
       A float32 scalar (or [B] for the reduction "none").
@@ -151,12 +165,12 @@ def barlow_twins(
         """The weighted sum of the partners of each anchor, and of their weights."""
         weights, columns = pairs.positive_weights, pairs.positive_columns
         if columns is None:
-            return weights @ theirs, weights.sum(axis=-1)
+            return inner_products(weights, theirs.T), weights.sum(axis=-1)
         return (weights[..., None] * theirs[columns]).sum(axis=1), weights.sum(axis=-1)
 
     sums, weights = each_anchor(partners, embeddings, labels, distances.cosine, **options)
     weight = lax.stop_gradient(total(weights.sum(), axis_name))
-    crossed = safe_divide(total(mine.T @ sums, axis_name), weight)
+    crossed = safe_divide(_sum_of_products(mine, sums, axis_name), weight)
     own = jnp.eye(embeddings.shape[1], dtype=bool)
     square = jnp.where(own, (1.0 - crossed) ** 2, redundancy_weight * crossed**2).sum()
     value = jnp.where(weight == 0, 0.0, square)
@@ -164,6 +178,11 @@ def barlow_twins(
 
 
 _TINY = 1e-12  # no dimension is divided by less
+
+
+def _sum_of_products(x: Array, y: Array, axis_name: Any) -> Array:
+    """x^T y [D, D], summed over the rows of all devices."""
+    return total(inner_products(x.T, y.T), axis_name)
 
 
 def _existing(labels: Array, options: Any) -> Array:

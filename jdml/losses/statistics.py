@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jdml import distances
-from jdml._core import checks, targets
+from jdml._core import targets
 from jdml._core.compile import loss
-from jdml._core.histograms import blend, fill, place, triplet_gaps
+from jdml._core.histograms import blend, checked_histogram, fill, place, triplet_gaps
 from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
 from jdml._core.pairs import each_anchor, over_pairs
 from jdml._core.positives import EachPositive
@@ -222,7 +222,7 @@ def dynamic_soft_margin(
       A float32 scalar (or [B] for the reduction "none").
 
     Raises:
-      ValueError: no histogram.
+      ValueError: no histogram, or one of fewer than 2 nodes.
 
     Example:
       >>> rows, labels = jnp.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), jnp.array([0, 0, 1])
@@ -230,7 +230,8 @@ def dynamic_soft_margin(
       -2.0
 
     Note:
-      The weights are constants for the gradient.
+      The weights are constants for the gradient. The authors' code has 512 nodes, the last of
+      them at -low; here the last one is a node below that.
 
     Reference:
       Zhang, Rusinkiewicz: Learning Local Descriptors with a CDF-Based Dynamic Soft Margin,
@@ -238,8 +239,7 @@ def dynamic_soft_margin(
     """
     if histogram is None:
         raise ValueError("histogram: got None, expected a state such as states.margins(10)")
-    checks.expect(histogram.ndim == 1, "histogram", histogram, "a state [bins]")
-    nodes = histogram.shape[0]
+    nodes = checked_histogram(histogram).shape[0]
     width = -2.0 * low / nodes
     tally = lambda pairs: triplet_gaps(pairs, low, width, nodes)
     counts = each_anchor(tally, embeddings, labels, distance, **options)

@@ -101,7 +101,7 @@ def dynamic_soft_margin(
     """The dynamic soft margin: its histogram of margins is a state that follows the batches.
 
     Args:
-      bins: nodes of the histogram.
+      bins: nodes of the histogram; the authors take 512.
       rate: share of a batch in it.
       low: the first node.
       **numbers: further keywords for `losses.dynamic_soft_margin`: a miner, a distance.
@@ -135,9 +135,9 @@ def dynamic_soft_margin(
         state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
     ) -> Any:
         del params
-        labels, where = batch["labels"], batch.get("where")
+        options = {**rule, **batch_rows(batch), "axis_name": axis_name}
         return states.update_margins(
-            state, embeddings, labels, rate=rate, low=low, where=where, axis_name=axis_name, **rule
+            state, embeddings, batch["labels"], rate=rate, low=low, **options
         )
 
     return Objective(init, value, update)

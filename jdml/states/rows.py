@@ -9,12 +9,20 @@ from jdml._core import checks
 from jdml._core.options import Array
 
 
+def plain_rows(embeddings: Array) -> Array:
+    """Rows without gradient, lifted to float32 at least."""
+    embeddings = jnp.asarray(embeddings)
+    checks.rows("embeddings", embeddings)
+    if embeddings.dtype != jnp.float64:
+        embeddings = embeddings.astype(jnp.float32)
+    return lax.stop_gradient(embeddings)
+
+
 def checked_rows(
     embeddings: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
     """Checked rows without gradient, lifted to float32 at least, and which of them exist."""
-    embeddings, labels = jnp.asarray(embeddings), jnp.asarray(checks.as_array("labels", labels))
-    checks.rows("embeddings", embeddings)
+    embeddings, labels = plain_rows(embeddings), jnp.asarray(checks.as_array("labels", labels))
     checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
     labels = labels.astype(jnp.result_type(int))
     exists = labels >= 0
@@ -23,6 +31,4 @@ def checked_rows(
         checks.vector("where", where, embeddings.shape[0], "embeddings")
         checks.boolean("where", where)
         exists &= where
-    if embeddings.dtype != jnp.float64:
-        embeddings = embeddings.astype(jnp.float32)
-    return lax.stop_gradient(embeddings), labels, exists
+    return embeddings, labels, exists
