@@ -161,7 +161,12 @@ class _Problem(NamedTuple):
         if values is not None:
             values = jnp.broadcast_to(values[None, :], distances.shape)
         if self.label_distance is not None:
-            values = self.label_distance(anchors.labels, references.labels)  # type: ignore[arg-type]
+            values = measure(
+                self.label_distance,
+                anchors.labels,
+                references.labels,  # type: ignore[arg-type]
+                valid,
+            )
         mates = None
         if anchors.start is not None:
             mates = Mates(references.order, anchors.start, anchors.count, anchors.rank)  # type: ignore[arg-type]

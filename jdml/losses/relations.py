@@ -13,9 +13,9 @@ from jdml._core import checks, targets
 from jdml._core.centroids import Centroids, centroids_of
 from jdml._core.compile import loss
 from jdml._core.devices import gather
-from jdml._core.options import Array, AxisName, Distance, Number, PairOptions, Pairs, flat
+from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
 from jdml._core.pairs import each_anchor, over_pairs
-from jdml._core.reduce import log_sum_exp, safe_divide, total, whole
+from jdml._core.reduce import safe_divide, whole
 
 _ON_SPHERE = distances.normalized(distances.euclidean)
 _SQUARED_ON_SPHERE = distances.normalized(distances.squared_euclidean)
@@ -98,37 +98,50 @@ def uniformity(
       Uniformity on the Hypersphere, ICML 2020.
     """
 
-    def potential(pairs: Pairs) -> tuple[Array, Array]:
-        """Its logarithm, summed over the pairs of each anchor, and the weight of those pairs."""
-        squares, weights = flat(pairs.positives), flat(pairs.positive_weights)
-        if pairs.positive_columns is None and pairs.negative_columns is None:
-            # Both sides still hold the same distances: one pass.
-            weights = weights + pairs.negative_weights
-        else:
-            squares = jnp.concatenate([squares, flat(pairs.negatives)], axis=-1)
-            weights = jnp.concatenate([weights, flat(pairs.negative_weights)], axis=-1)
-        return log_sum_exp(-sharpness * squares, weights), weights.sum(axis=-1)
+    # The closest pair is taken out of the exponents: far rows would underflow to no pairs at all.
+    closest = _closest(embeddings, labels, options)
 
-    axis_name = options.get("axis_name")
-    logs, weights = each_anchor(potential, embeddings, labels, _SQUARED_ON_SPHERE, **options)
-    value = _log_total(logs, axis_name) - _log(lax.stop_gradient(total(weights.sum(), axis_name)))
+    def formula(pairs: Pairs):
+        squares, weights = _every_pair(pairs)
+        # Masked before: what is no pair, the row itself among it, may be closer.
+        further = jnp.where(weights == 0, 0.0, squares - closest)
+        return ((jnp.exp(-sharpness * further), weights),)
+
+    mean = over_pairs(
+        formula, embeddings, labels, _SQUARED_ON_SPHERE, **{**options, "reduction": "mean"}
+    )
+    alone = mean == 0  # no pair
+    value = jnp.log(jnp.where(alone, 1.0, mean)) - sharpness * closest
     exists = targets.exist(targets.kind_of(labels, None), labels, options.get("where"))
-    return whole(value, exists, options.get("reduction", "mean"), axis_name)
+    reduction, axis_name = options.get("reduction", "mean"), options.get("axis_name")
+    return whole(jnp.where(alone, 0.0, value), exists, reduction, axis_name)
 
 
-def _log(x: Array) -> Array:
-    """log(x), and 0 with a zero gradient where nothing was counted."""
-    empty = x == 0
-    return jnp.where(empty, 0.0, jnp.log(jnp.where(empty, 1.0, x)))
+def _every_pair(pairs: Pairs) -> tuple[Array, Array]:
+    """Distances and weights of an anchor's pairs of both kinds."""
+    distances, weights = flat(pairs.positives), flat(pairs.positive_weights)
+    if pairs.positive_columns is None and pairs.negative_columns is None:
+        return distances, weights + pairs.negative_weights  # the same distances on both sides
+    return (
+        jnp.concatenate([distances, flat(pairs.negatives)], axis=-1),
+        jnp.concatenate([weights, flat(pairs.negative_weights)], axis=-1),
+    )
 
 
-def _log_total(logs: Array, axis_name: AxisName | None) -> Array:
-    """log of the sum of exp(logs) over the anchors of all devices; 0 where all are -inf."""
-    top = lax.stop_gradient(logs).max()
-    top = top if axis_name is None else lax.pmax(top, axis_name)
-    top = jnp.where(top == -jnp.inf, 0.0, top)
-    mass = total(jnp.exp(logs - top).sum(), axis_name)
-    return top + _log(mass)
+def _closest(embeddings: Array, labels: Array, options: Any) -> Array:
+    """The smallest squared distance of any pair on the sphere, without a gradient."""
+    largest = 4.0  # of two unit rows
+
+    def nearness(pairs: Pairs) -> Array:
+        squares, weights = _every_pair(pairs)
+        return jnp.where(weights != 0, largest - squares, 0.0).max(axis=-1)
+
+    if options.get("weights") is not None:  # only whether there are any
+        there = (options["weights"] != 0).astype(embeddings.dtype)
+        options = {**options, "weights": there}
+    near = each_anchor(nearness, embeddings, labels, _SQUARED_ON_SPHERE, **options)
+    near, axis_name = lax.stop_gradient(near).max(), options.get("axis_name")
+    return largest - (near if axis_name is None else lax.pmax(near, axis_name))
 
 
 @loss(reduction="mean", continuous=True)
