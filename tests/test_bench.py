@@ -1,4 +1,4 @@
-"""The benchmark: its table, its clock, its report. Nothing here asserts how fast anything is."""
+"""The benchmark: its table, rows and report. Nothing here asserts how fast anything is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import bench, bench_clock, bench_figure, bench_machine, bench_run, bench_show
+from experiments import (
+    bench,
+    bench_clock,
+    bench_figure,
+    bench_first,
+    bench_machine,
+    bench_run,
+    bench_show,
+)
 from experiments import bench_sides as sides
-from experiments.bench_clock import Effort, Timed, Times, alternate
+from experiments.bench_clock import Effort, Times
 from experiments.bench_run import Result
 from experiments.bench_sides import DENSE, FAISS, OURS, PEER
 from experiments.bench_table import ROWS, Peer, Row, Size, chosen
@@ -90,107 +98,20 @@ def test_work_counts_the_products_that_nobody_can_avoid():
     assert search.flops(Size(10, dim=3)) == 2 * 10 * 10 * 3
 
 
+CALLS = bench_first.every_loss(rows=16, dim=6)
+
+
 @pytest.mark.parametrize("name", losses.__all__)
 def test_the_first_call_of_every_loss_has_inputs(name: str):
-    loss = bench_run.every_loss()[name]
-    inputs = bench_run.first_call_inputs(loss, rows=8, dim=6)
-    assert jax.eval_shape(loss, *inputs).shape == ()
+    loss, inputs, options = CALLS[name]
+    assert jax.eval_shape(lambda: loss(*inputs, **options)).shape == ()
 
 
 def test_a_first_call_takes_time(monkeypatch):
     monkeypatch.setattr(bench_clock.Watch, "quiet", lambda self: True)
-    seconds, quiet = bench_run.first_call(losses.center, TINY)
+    seconds, quiet = bench_first.first_call(CALLS["center"], TINY)
     assert seconds > 0
     assert quiet
-
-
-# ---------------------------------------------------------------- the clock
-
-
-class Script:
-    """Samples as a test tells them: seconds of each side, and when the machine is quiet."""
-
-    def __init__(self, monkeypatch, quiet):
-        self.order, self._quiet = [], iter(quiet)
-        monkeypatch.setattr(bench_clock, "_sample", self.sample)
-        monkeypatch.setattr(bench_clock.Patience, "wait", lambda patience: None)
-
-    def sample(self, side):
-        self.order.append(side.call())
-        return float(len(self.order)), next(self._quiet)
-
-    def run(self, effort: Effort, names="ab"):
-        return alternate({n: Timed(lambda n=n: n, once=2.0) for n in names}, effort)
-
-
-def test_sides_alternate_in_an_order_that_turns_round(monkeypatch):
-    script = Script(monkeypatch, [True] * 6)
-    times = script.run(Effort(samples=3, enough=3, seconds=9.0))
-    assert script.order == list("abbaab")
-    assert times["a"] == Times([1.0, 4.0, 5.0])
-    assert times["b"] == Times([2.0, 3.0, 6.0])
-
-
-def test_disturbed_samples_are_dropped_and_counted(monkeypatch):
-    script = Script(monkeypatch, [True, False, True, True, True])
-    times = script.run(Effort(samples=2, enough=2, seconds=9.0))
-    assert times["a"] == Times([1.0, 4.0])
-    assert times["b"] == Times([3.0, 5.0], dropped=1)
-
-
-def test_without_patience_samples_count_as_they_come(monkeypatch):
-    script = Script(monkeypatch, [True, *[False] * 9])
-    effort = Effort(samples=5, enough=2, seconds=99.0, patience=0.0)
-    times = script.run(effort)
-    assert times["a"] == Times([1.0, 4.0], busy=True)
-    assert times["b"] == Times([2.0, 3.0], busy=True)
-
-
-def test_the_patience_of_a_run_is_that_of_its_rows(monkeypatch):
-    effort = Effort(patience=5.0, patience_in_all=7.0)
-    for left in (5.0, 4.0, 1.0):
-        patience = bench_clock.Patience(effort)
-        assert patience.left == (5.0 if left == 5.0 else left)
-        patience.spend(3.0 if left != 5.0 else 3.0)
-    assert effort.patience_in_all == -2.0
-    assert effort.waiting(90.0) == Effort(patience=9.0, patience_in_all=90.0)
-    assert effort.waiting(None) is not effort
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(0.1, (7, 3)), (0.3, (5, 3)), (2.0, (3, 3)), (3.0, (1, 1))]
-)
-def test_long_samples_are_fewer(seconds, expected):
-    assert Effort(samples=7, enough=3, seconds=1.5, long=2.5).wanted(seconds) == expected
-
-
-def test_others_are_what_this_process_has_not_used(monkeypatch):
-    now = {"wall": 10.0, "own": 3.0, "machine": 100.0}
-    monkeypatch.setattr(bench_clock.time, "perf_counter", lambda: now["wall"])
-    monkeypatch.setattr(bench_clock.time, "process_time", lambda: now["own"])
-    monkeypatch.setattr(bench_clock, "machine_seconds", lambda: now["machine"])
-    watch = bench_clock.Watch()
-    now.update(wall=12.0, own=4.5, machine=101.5)
-    assert watch.others() == 0.0
-    assert watch.quiet()
-    now.update(machine=102.5)
-    assert watch.others() == 0.5
-    assert not watch.quiet()
-    now.update(machine=None)
-    assert watch.quiet()  # nobody can tell
-
-
-def test_a_sample_is_the_median_call_of_a_batch():
-    calls = []
-    times = alternate({"a": Timed(lambda: calls.append(1))}, TINY)["a"]
-    assert len(calls) >= bench_clock._MOST_CALLS
-    assert all(0 <= seconds < 1 for seconds in times.samples)
-
-
-def test_the_spread_is_that_of_the_quartiles():
-    assert Times([5.0, 1.0, 2.0, 3.0, 4.0]).median == 3.0
-    assert Times([5.0, 1.0, 2.0, 3.0, 4.0]).spread == (2.0, 4.0)
-    assert Times([7.0]).spread == (7.0, 7.0)
 
 
 # ---------------------------------------------------------------- rows
@@ -339,7 +260,7 @@ def test_the_terminal_tells_what_falls_short(report, capsys):
     out = " ".join(capsys.readouterr().out.split())
     for text in (
         "1,000 4,000 4x 3x",
-        "faiss 4,000 ±25% 4x 2x",
+        "faiss 4,000 ±12% 4x 2x",
         "Targets reached in 2 of 3 rows that have one.",
         "Short of its target: contrastive, 128, 4 a class: 1.12 times as fast",
         "Grows fast: contrastive: 8.00 times when its size doubles, not 4.5",
@@ -347,6 +268,16 @@ def test_the_terminal_tells_what_falls_short(report, capsys):
         "Best matrix product: 2 GFLOP/s, large.",
     ):
         assert text in out
+
+
+def test_a_page_gets_a_line_for_every_comparison(report):
+    report.results[0].times[PEER].busy = True
+    report.results[0].memory = sides.Memory(3 * 2**19, 2**30)
+    assert bench_show.markdown(report).splitlines()[2:] == [
+        "| contrastive | 64, 4 a class | 1,000* | 4,000 | 4 | 1.5 |",
+        "| contrastive | 128, 4 a class | 8,000 | 9,000 | 1.12 |  |",
+        "| search | 50, 4 a class | 1,000 | 4,000 (faiss) | 4 |  |",
+    ]
 
 
 def test_disturbed_rows_are_not_judged(report, capsys):
@@ -382,7 +313,8 @@ def test_the_command_writes_its_files(alone, monkeypatch, tmp_path, capsys):
     assert found["complete"]
     assert [entry["size"]["rows"] for entry in found["results"]] == [6, 12]
     assert math.isfinite(found["results"][0]["times"][OURS]["median"])
-    assert (tmp_path / "bench_times.png").exists()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"bench_times.json", "bench_times.md", "bench_times.png"}
 
 
 def test_a_stopped_run_keeps_what_it_has(alone, monkeypatch, tmp_path, capsys):
