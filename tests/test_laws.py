@@ -15,6 +15,8 @@ from jdml import losses
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 every = pytest.mark.parametrize("case", CASES, ids=str)
+one_each = pytest.mark.parametrize("case", ONE_EACH, ids=str)  # where a law compiles for itself
+one_pair_each = pytest.mark.parametrize("case", [c for c in ONE_EACH if not c.table], ids=str)
 every_pair = pytest.mark.parametrize("case", PAIR_CASES, ids=str)
 every_table = pytest.mark.parametrize("case", TABLE_CASES, ids=str)
 
@@ -37,7 +39,7 @@ def test_value_is_the_reference(case: Case, x64):
     check_values(case, got, x=x, y=LABELS, where=where, weights=weights)
 
 
-@every_pair
+@one_pair_each
 def test_value_with_references_and_pair_weights(case: Case, x64):
     x, r = rows(0), rows(1, 9)
     ref_labels = np.array([0, 1, 2, 3, 4, 0, 1, 6, 2])
@@ -53,7 +55,7 @@ def test_value_with_references_and_pair_weights(case: Case, x64):
     check_values(case, got, x=x, y=LABELS, **inputs)
 
 
-@pytest.mark.parametrize("case", ONE_EACH, ids=str)
+@one_each
 def test_jit_is_no_jit(case: Case):
     x = jnp.asarray(rows(0), jnp.float32)
     args = (x, LABELS) if not case.table else (x, LABELS, jnp.asarray(table(case), jnp.float32))
@@ -93,7 +95,7 @@ def test_gradient_is_the_finite_difference(case: Case, x64):
         np.testing.assert_allclose(slope, measured, rtol=1e-5, atol=1e-8)
 
 
-@every
+@one_each
 def test_bfloat16_rows_give_a_float32_value(case: Case):
     """As near to the truth as the rounded input allows: everything inside is float32."""
     x = np.asarray(jnp.asarray(rows(0), jnp.bfloat16), np.float64)
@@ -273,7 +275,7 @@ def test_the_signature_is_the_convention(case: Case):
     assert shared <= {p.name for p in parameters}
 
 
-@every
+@one_each
 def test_new_numbers_do_not_compile_again(case: Case):
     args = [jnp.asarray(rows(0), jnp.float32), jnp.asarray(LABELS)]
     if case.table:
