@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from experiments import health
+
 COLUMNS: tuple[str, ...] = (
     "step",
     "loss",
     "gradient_norm",
     "learning_rate",
     "images_per_second",
-    "validation_map_at_r",  # now and then
+    "validation_map_at_r",  # now and then, as are the rest
+    *health.COLUMNS,
 )
 
 
@@ -31,11 +34,11 @@ class Log:
         from tensorboardX import SummaryWriter
 
         self._path = folder / "log.csv"
-        kept = [row for row in read_log(folder) if row["step"] < first]
+        self.kept = [row for row in read_log(folder) if row["step"] < first]
         self._file = self._path.open("w", newline="")
         self._rows = csv.DictWriter(self._file, list(COLUMNS))
         self._rows.writeheader()
-        self._rows.writerows(kept)
+        self._rows.writerows(self.kept)
         self._events = SummaryWriter(str(folder / "events"), purge_step=first if first else None)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -103,6 +106,13 @@ class Progress:
                 flush=True,
             )
             self._told = step
+
+    def warn(self, line: str) -> None:
+        """One line above the bar, or on the error stream where there is no terminal."""
+        if self._bar is not None:
+            self._bar.console.print(f"warning: {line}", markup=False, style="yellow")
+        else:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         if self._bar is not None:

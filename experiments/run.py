@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import augment, objectives, pictures
+from experiments import augment, health, objectives, pictures
 from experiments.data import Data, Images, load
 from experiments.files import choose_folder, make, write_json
 from experiments.log import Log, Progress, Speed, read_log, usual_speed
@@ -41,6 +41,7 @@ class Parts(NamedTuple):
     embed: Any  # (state, images [N, H, W, C]) -> embeddings [N, D]
     fresh: TrainState
     rate: Any  # step -> learning rate
+    diagnose: Any  # (state, batch) -> numbers of `health.COLUMNS`
 
 
 def build(settings: Settings, data: Data) -> Parts:
@@ -71,6 +72,9 @@ def build(settings: Settings, data: Data) -> Parts:
         embed=functools.partial(training.embed, embed),
         fresh=fresh,
         rate=training.schedule(settings.learning_rate, steps=settings.steps),
+        diagnose=jax.jit(
+            functools.partial(health.measure, encoder=encoder, objective=objective, augment=warp)
+        ),
     )
 
 
@@ -92,6 +96,7 @@ def fit(
     """
     speed = Speed(settings.classes_per_batch * settings.per_class)
     done = int(state.step)
+    watch = health.Watch(most_rank(settings), log.kept)
     with Progress(settings.steps, done) as progress:
         for step in range(done + 1, settings.steps + 1):
             state, measured = parts.step(state, data.batch(step - 1))
@@ -106,11 +111,22 @@ def fit(
                 row |= {"images_per_second": speed.at(step)}
                 progress.show(step, row["loss"], row["images_per_second"])
                 row |= validate(parts, state, data.validation) if save else {}
+                if diagnosed := health.due(step, settings.steps):
+                    found = parts.diagnose(state, data.batch(step - 1))
+                    row |= {name: float(value) for name, value in found.items()}
+                    for line in watch.new({"step": step, **row}):
+                        progress.warn(line)
                 log.write(step, row)
                 if save:  # after the row, so that a checkpoint never lacks its log
                     checkpoints.save(state, settings.as_json())
+                if save or diagnosed:
                     speed.forget()  # what came since the last step was no training
     return state
+
+
+def most_rank(settings: Settings) -> int:
+    """The largest effective rank that the embeddings of a batch can have."""
+    return min(settings.dim, settings.classes_per_batch * settings.per_class)
 
 
 def validate(parts: Parts, state: TrainState, images: Images | None) -> dict[str, float]:
@@ -181,5 +197,6 @@ def train(run: Run) -> dict[str, Any]:
     pictures.draw(folder, told, rows["test"], data.tests["test"])
     seconds = round(time.perf_counter() - run.started, 1)
     result |= {"seconds": seconds, "images_per_second": usual_speed(told)}
+    result |= {"warnings": health.warnings(told, most_rank(settings))}
     write_json(folder / "metrics.json", result)
     return result

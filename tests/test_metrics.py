@@ -1,4 +1,4 @@
-"""Retrieval metrics against loops over every order of tied items, goldens, and reported faults."""
+"""Retrieval metrics against loops over every order of tied items, goldens, and labels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import itertools
 import math
 
 import golden_data
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdml import metrics
-from jdml.metrics import retrieval
+from jdml.metrics import retrieval, task
 
 TIES = ("expected", "optimistic", "pessimistic")
 
@@ -127,7 +125,7 @@ def test_recall_beyond_the_list_is_recall_within_it(ties, monkeypatch):
     x, y = rng.integers(-3, 4, size=(80, 2)), rng.integers(0, 30, size=80)
     arguments = {"ks": (1, 3, 40, 79), "distance": "euclidean", "ties": ties}
     counted = retrieval(x, y, **arguments)
-    monkeypatch.setattr(metrics, "_LONGEST_LIST", 79)
+    monkeypatch.setattr(task, "LONGEST_LIST", 79)
     close(retrieval(x, y, **arguments), counted)
 
 
@@ -210,77 +208,6 @@ def test_goldens(name):
     assert found["map_at_r"] == pytest.approx(wanted["mean_average_precision_at_r"], rel=1e-12)
     for k, recall in entry["recall_at_k_numpy"].items():
         assert found[f"recall_at_{k}"] == pytest.approx(recall, rel=1e-12)
-
-
-# ---------------------------------------------------------------- faults, named after their row
-
-
-def test_f1_a_query_is_left_out_by_identity_not_by_rank():
-    """Query 0 finds its duplicate of another class, query 2 a tie, query 1 is lone."""
-    x, y = np.array([[0.0], [0.0], [5.0]]), [0, 1, 0]
-    for ties, hits in (("pessimistic", 0), ("expected", 0.5), ("optimistic", 1)):
-        found = retrieval(x, y, distance="euclidean", ties=ties)
-        assert found["recall_at_1"] == hits / 2
-        assert (found["queries"], found["lone_queries"]) == (2, 1)
-
-
-def test_f4_a_separate_gallery_keeps_what_equals_the_query():
-    x, gallery = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    kept = retrieval(x, ["1"], gallery=gallery, gallery_labels=["1", "2"])
-    assert kept["recall_at_1"] == 1
-    left_out = retrieval(x, ["2"], gallery=gallery, gallery_labels=["1", "2"], own_rows=[0])
-    assert left_out["recall_at_1"] == 1
-
-
-def test_f5_queries_whose_class_the_gallery_lacks():
-    gallery, labels = np.eye(3), [0, 1, 7]
-    with pytest.raises(ValueError, match="labels: none of 1 queries has a relevant item"):
-        retrieval(np.eye(3)[:1], [5], gallery=gallery, gallery_labels=labels)
-    found = retrieval(np.eye(3)[:2], [5, 1], gallery=gallery, gallery_labels=labels)
-    assert (found["recall_at_1"], found["queries"], found["lone_queries"]) == (1, 1, 1)
-
-
-def test_f7_recall_beyond_the_candidates():
-    x, y = np.eye(3), [0, 0, 1]
-    with pytest.raises(ValueError, match=r"ks: got 10, expected at most 2, .* own row left out"):
-        retrieval(x, y, ks=(1, 10))
-    assert retrieval(x, y, ks=(2,))["recall_at_2"] == 1
-
-
-def test_f11_memory_is_bounded_by_the_block():
-    """100,000 rows: 40 GB of distances, of which one block is ever there, counts included."""
-    size, dim = 100_000, 8
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(size, dim)).astype(np.float32)
-    task = metrics._task(x, np.arange(size) // 10, None, None, None, "cosine", None, (1,))
-    for count in (False, True):
-        asked = jax.tree.map(lambda field: field[: task.block_size], task.queries)
-        slots = 10 if count else 0
-        lowered = metrics._lists.lower(asked, task.gallery, length=task.length, slots=slots)
-        compiled = lowered.compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < 128 << 20
-
-
-def test_f14_nan_row_is_refused_by_number():
-    x, y = np.ones((5, 2)), np.array([-1, 0, 0, 1, 1])
-    x[3, 1] = np.nan
-    with pytest.raises(ValueError, match="embeddings: row 3 holds NaN"):
-        retrieval(x, y)
-    with pytest.raises(ValueError, match="gallery: row 3 holds NaN"):
-        retrieval(np.ones((1, 2)), [0], gallery=x, gallery_labels=y)
-
-
-def test_f18_queries_without_a_relevant_item_are_counted_apart():
-    found = retrieval(np.array([[0.0], [1.0], [9.0]]), [0, 0, 1], distance="euclidean")
-    assert (found["recall_at_1"], found["queries"], found["lone_queries"]) == (1, 2, 1)
-
-
-def test_j8_large_ids_stay_apart():
-    x = np.array([[0.0], [1.0], [3.0], [5.0]])
-    for base in (16777216, 2**53, 2**62):
-        y = np.array([base, base + 1, base, base + 1], np.int64)
-        assert retrieval(x, y, distance="euclidean")["recall_at_1"] == 0
-    assert retrieval(x, y.astype(np.uint64), distance="euclidean")["recall_at_1"] == 0
 
 
 # ---------------------------------------------------------------- labels

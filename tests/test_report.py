@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from jdml import report
 from jdml._core.tsne import tsne
+from jdml.report import drawing, select
 
 HANGUL = ["가", "각", "간", "갇", "갈"]
 
@@ -35,14 +36,14 @@ def written(path):
     """The picture, which is all that its folder holds."""
     assert os.listdir(path.parent) == [path.name]
     picture = imread(path)
-    assert picture.shape[1] == 8 * report._DOTS_PER_INCH
+    assert picture.shape[1] == 8 * drawing.DOTS_PER_INCH
     assert picture[..., :3].std() > 0.01
     return picture
 
 
 def colours(picture):
     """Pixels of the two colours that mean right and wrong."""
-    wanted = (report._BLUE, report._VERMILION)
+    wanted = (drawing.BLUE, drawing.VERMILION)
     rgb = [np.array([int(name[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for name in wanted]
     return [int((np.abs(picture[..., :3] - colour).max(axis=2) < 0.02).sum()) for colour in rgb]
 
@@ -62,8 +63,8 @@ def test_training_curve(tmp_path, losses):
 
 def test_running_mean():
     values = np.array([1.0, 3.0, np.nan, 5.0, 7.0])
-    np.testing.assert_allclose(report._running_mean(values, 3), [2, 2, 4, 6, 6])
-    np.testing.assert_allclose(report._running_mean(values, 1), values)
+    np.testing.assert_allclose(select.running_mean(values, 3), [2, 2, 4, 6, 6])
+    np.testing.assert_allclose(select.running_mean(values, 1), values)
 
 
 @pytest.mark.parametrize("names", [None, HANGUL, ["shirt", "bag", "ankle boot", "coat", "dress"]])
@@ -85,11 +86,11 @@ def test_queries_are_random_and_worst_of_different_classes():
     labels = np.repeat(np.arange(10), 5)
     hits = np.where(labels < 7, 4, 1)
     able = np.flatnonzero(labels != 9)
-    queries, worst = report._choose_queries(hits, labels, able, 4, seed=0)
+    queries, worst = select.choose_queries(hits, labels, able, 4, seed=0)
     assert worst == 2
     assert len(set(labels[queries])) == 4
     assert (hits[queries] == [4, 4, 1, 1]).all()
-    everything, _ = report._choose_queries(hits, labels, able, 99, seed=0)
+    everything, _ = select.choose_queries(hits, labels, able, 99, seed=0)
     assert sorted(everything) == list(able)
 
 
@@ -98,7 +99,7 @@ def test_queries_are_random_and_worst_of_different_classes():
 def test_kinds_of_images(tmp_path, shape, dtype):
     rows, labels, _ = clusters(each=2)
     images = (np.random.default_rng(0).normal(size=(10, *shape)) * 50 + 100).astype(dtype)
-    picture = report._pictures("images", images, labels)
+    picture = select.as_pictures("images", images, labels)
     assert picture.min() >= 0
     assert picture.max() <= 1
     path = tmp_path / "gallery.png"
@@ -118,11 +119,11 @@ def test_similarity_histogram(tmp_path, noise):
 
 def test_rows_of_the_histogram_are_balanced():
     labels = np.repeat(np.arange(4), (100, 50, 10, 3))
-    chosen = report._balanced(labels, 40, seed=0)
+    chosen = select.balanced(labels, 40, seed=0)
     assert len(set(chosen)) == len(chosen)
     np.testing.assert_array_equal(np.bincount(labels[chosen]), [10, 10, 10, 3])
-    assert len(report._balanced(labels, 163, seed=0)) == 163
-    assert len(report._balanced(np.arange(100) // 2, 10, seed=0)) == 10
+    assert len(select.balanced(labels, 163, seed=0)) == 163
+    assert len(select.balanced(np.arange(100) // 2, 10, seed=0)) == 10
 
 
 @pytest.mark.parametrize("names", [HANGUL, ["a", "b", "c", "d", "e"]])
@@ -144,11 +145,11 @@ def test_embedding_map_of_collapsed_rows(tmp_path, rows):
 
 def test_rows_of_the_map():
     labels = np.repeat(np.arange(50), 4)
-    chosen, coloured = report._choose_rows(labels, 12, 60, seed=0)
+    chosen, coloured = select.choose_rows(labels, 12, 60, seed=0)
     assert len(chosen) == len(set(chosen)) == 60
     assert np.isin(labels[chosen], coloured).sum() == 30
     assert len(coloured) == 12
-    chosen, coloured = report._choose_rows(np.arange(9) % 2, 12, 100, seed=0)
+    chosen, coloured = select.choose_rows(np.arange(9) % 2, 12, 100, seed=0)
     assert sorted(chosen) == list(range(9))
     assert list(coloured) == [0, 1]
 
@@ -157,9 +158,9 @@ def test_thumbnails_do_not_cover_each_other():
     places = np.random.default_rng(0).normal(size=(50, 2)) * 30
     taken = []
     for _ in range(6):
-        taken.append(report._free_place(np.zeros(2), places, taken, 1.0))
+        taken.append(drawing.free_place(np.zeros(2), places, taken, 1.0))
     apart = [np.abs(a - b).max() for i, a in enumerate(taken) for b in taken[:i]]
-    assert min(apart) > report._THUMBNAIL
+    assert min(apart) > drawing.THUMBNAIL
 
 
 def test_tsne_keeps_neighbours_together():
@@ -180,7 +181,7 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(report.os, "replace", full_disk)
+    monkeypatch.setattr(drawing.os, "replace", full_disk)
     with pytest.raises(OSError, match="no space left"):
         report.training_curve(path, [0, 1], [5.0, 1.0])
     assert path.read_bytes() == before

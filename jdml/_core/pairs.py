@@ -17,6 +17,7 @@ from jax import lax
 from jdml._core import targets
 from jdml._core.devices import gather
 from jdml._core.maths import measure
+from jdml._core.mining import mine, survey
 from jdml._core.options import (
     Array,
     AxisName,
@@ -26,7 +27,7 @@ from jdml._core.options import (
     Pairs,
     Reduction,
 )
-from jdml._core.positives import EachPositive, each_positive
+from jdml._core.positives import EachPositive, Partners, each_positive
 from jdml._core.reduce import Term, combine, safe_divide, total, weigh
 from jdml._core.sides import Anchors, Inputs, References, both_sides, looking_back
 from jdml._core.stream import join, map_blocks, split, stream
@@ -46,6 +47,7 @@ def over_pairs(
     label_distance: targets.LabelDistance | None = None,
     between: bool = False,
     cube: bool = False,
+    partner: bool = False,
     where: Array | None = None,
     weights: Array | None = None,
     reduction: Reduction = "mean",
@@ -71,6 +73,8 @@ def over_pairs(
         sides, and the formula reads the distance of their labels as `pairs.positive_values`.
       between: whether the formula reads the distances between references.
       cube: whether the formula makes arrays [b, R, R]: keeps blocks small.
+      partner: whether the formula has a term that asks for the distances of a positive to the
+        negatives (`EachPositive.partner`).
       where, weights, reduction, axis_name, block_size, refs, ref_labels, ref_where, miner: the
         shared keywords.
 
@@ -82,10 +86,16 @@ def over_pairs(
     between = between or getattr(miner, "between", False)
     anchors, references = both_sides(given, distance, between)
     anchors = anchors._replace(values=anchor_values)
-    problem = _Problem(formula, distance, miner, reduction, kind, statistic, label_distance)
+    problem = _Problem(
+        formula, distance, miner, reduction, kind, statistic, label_distance, partner
+    )
     cube = cube or getattr(miner, "cube", False)
     size = _block_size(block_size, anchors.rows.shape[0], references.rows.shape[0], cube)
-    references = _survey(problem, anchors, references, size, axis_name)
+    if partner and reduction == "none":
+        size = 1  # of such a term a block has only the sum
+    references = survey(
+        problem._replace(miner=None).pairs, miner, anchors, references, size, axis_name
+    )
     if statistic is not None:
         anchors, references = _add_statistic(problem, given, anchors, references, block_size)
     return _evaluate(problem, anchors, references, size, reduction, axis_name)
@@ -128,7 +138,9 @@ def each_anchor(
     problem = _Problem(None, distance, miner, reduction, kind)
     n, cube = anchors.rows.shape[0], getattr(miner, "cube", False)
     size = _block_size(block_size, n, references.rows.shape[0], cube)
-    references = _survey(problem, anchors, references, size, axis_name)
+    references = survey(
+        problem._replace(miner=None).pairs, miner, anchors, references, size, axis_name
+    )
     found = _by_blocks(lambda block: statistic(problem.pairs(block, references)), anchors, size)
     importance = anchors.weights if anchors.weights.ndim == 1 else jnp.ones_like(anchors.rows[:, 0])
     importance = jnp.where(anchors.exists, importance, 0.0)
@@ -150,6 +162,7 @@ class _Problem(NamedTuple):
     kind: targets.Kind
     statistic: Statistic | None = None
     label_distance: targets.LabelDistance | None = None
+    partner: bool = False
 
     def pairs(self, anchors: Anchors, references: References) -> Pairs:
         """The pairs of one block: measured, weighed, mined."""
@@ -183,7 +196,9 @@ class _Problem(NamedTuple):
             anchors=anchors.index,
             bounds=references.bounds,
         )
-        return pairs if self.miner is None else _mine(self.miner, pairs)
+        if self.miner is None:
+            return pairs
+        return mine(self.miner, pairs, self.distance, anchors.rows, references.rows)
 
     def _weights(
         self, anchors: Anchors, references: References, valid: Array, dtype: Any
@@ -197,13 +212,20 @@ class _Problem(NamedTuple):
         return targets.weigh_kinds(alike, valid, weight)
 
     def terms(self, anchors: Anchors, references: References) -> list[Term]:
-        """(num [b], den [b]) of every term of one block, with the importance of the anchors."""
+        """(num [b], den [b]) of every term of one block, with the importance of the anchors.
+
+        Terms that ask for the partner's distances have the block's sums, [1].
+        """
         pairs = self.pairs(anchors, references)
         importance = anchors.exists.astype(pairs.positives.dtype)
         if anchors.weights.ndim == 1:
             importance = jnp.where(anchors.exists, anchors.weights, 0.0)
         terms = []
         for term in self.formula(pairs):  # type: ignore[misc]
+            if isinstance(term, EachPositive) and self.partner:
+                partners = Partners(self.distance, references.rows, importance)
+                terms.append(each_positive(term, pairs, self.reduction, partners))
+                continue
             if isinstance(term, EachPositive):
                 num, den = each_positive(term, pairs, self.reduction)
             else:
@@ -212,52 +234,6 @@ class _Problem(NamedTuple):
             num = jnp.where(importance == 0, 0.0, importance * num)
             terms.append((num, lax.stop_gradient(importance * den)))
         return terms
-
-
-def _mine(miner: Miner, pairs: Pairs) -> Pairs:
-    """Applies a miner: weights know distances only as constants, distances stay differentiable."""
-    stopped = pairs._replace(
-        positives=lax.stop_gradient(pairs.positives), negatives=lax.stop_gradient(pairs.negatives)
-    )
-    told, mined = miner(stopped), miner(pairs)  # the compiler merges the two calls
-    # A comparison with NaN is false, so a miner would drop a broken pair: it has to show.
-    there = (pairs.positive_weights != 0) | (pairs.negative_weights != 0)
-    broken = (there & jnp.isnan(stopped.positives)).any(axis=-1)
-    spoil = lambda w: jnp.where(broken.reshape(-1, *[1] * (w.ndim - 1)), jnp.nan, w)
-    return mined._replace(
-        positive_weights=spoil(told.positive_weights), negative_weights=spoil(told.negative_weights)
-    )
-
-
-def _survey(
-    problem: _Problem,
-    anchors: Anchors,
-    references: References,
-    size: int,
-    axis_name: AxisName | None,
-) -> References:
-    """Lets a miner find out, before the sweep, what it needs to know of all pairs of the batch.
-
-    Such a miner has a method `survey(count)`, with count(fn) the sum of fn(pairs) over all blocks
-    and devices.
-    """
-    if not hasattr(problem.miner, "survey"):
-        return references
-    anchors, seen = lax.stop_gradient((anchors, references))
-    bare = problem._replace(miner=None)
-    n = anchors.labels.shape[0]
-    whole = bare.pairs(anchors, seen) if size >= n else None
-    blocks = None if whole is not None else split(anchors, -(-n // size), size)
-
-    def count(fn: Callable[[Pairs], Any]) -> Any:
-        if whole is not None:
-            sums = fn(whole)
-        else:
-            each = lax.map(lambda block: fn(bare.pairs(block, seen)), blocks)
-            sums = jax.tree.map(lambda x: x.sum(axis=0), each)
-        return jax.tree.map(lambda x: total(x, axis_name), sums)
-
-    return references._replace(bounds=lax.stop_gradient(problem.miner.survey(count)))  # type: ignore[union-attr]
 
 
 def _add_statistic(
@@ -300,16 +276,17 @@ def _by_blocks(find: Callable[[Anchors], Any], anchors: Anchors, size: int) -> A
 def _block_size(asked: int | None, n: int, r: int, cube: bool) -> int:
     """Anchors alive at once. Rows of distances of one block should stay in a CPU's cache.
 
-    On a CPU one piece is as fast up to about a thousand rows, and above it blocks of 64 to 256
-    anchors win; accelerators want larger blocks.
+    On a CPU one piece is as fast up to about 700 rows, and above it blocks of 128 anchors win;
+    accelerators want larger blocks.
     """
     if asked is not None:
         return min(asked, n)
-    entries = 2**20 if jax.default_backend() == "cpu" else 2**24
+    on_cpu = jax.default_backend() == "cpu"
+    entries = 2**19 if on_cpu else 2**24
     row = 4 * r * r if cube else r
     if n * row <= entries:
         return n
-    smallest, largest = (1, n) if cube else (64, 256 if entries == 2**20 else 4096)
+    smallest, largest = (1, n) if cube else (64, 128 if on_cpu else 4096)
     return min(n, max(smallest, min(largest, entries // row)))
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 
 from jdml._core.devices import vary, varying_axes, zeros
-from jdml._core.options import Array, Mates, Pairs, Reduction
+from jdml._core.maths import measure
+from jdml._core.options import Array, Distance, Mates, Pairs, Reduction
 from jdml._core.reduce import Term, weigh
 from jdml._core.stream import add, hoist, is_zero, tangent_leaves
 
@@ -26,18 +27,34 @@ class EachPositive(NamedTuple):
     """A term with an entry for every positive and every negative of every anchor.
 
     Attributes:
-      value: value(positive [], negatives [N]) -> [N], smooth or hinged.
+      value: value(positive [], negatives [N]) -> [N], smooth or hinged. What the other fields ask
+        for follows as further arguments, in the order of the fields.
       negatives: what stands in the place of the anchor's negatives, [b, N]; by default those.
       negative_weights: the weights that go with them.
+      partner: whether value asks for the distances of the positive to the negatives, [N].
+      whole: whether value asks for the weights of the negatives, [N], and gives one entry a
+        positive, [].
+      positive_values: a number of each positive, [b, P], which value asks for, [].
     """
 
-    value: Callable[[Array, Array], Array]
+    value: Callable[..., Array]
     negatives: Array | None = None
     negative_weights: Array | None = None
+    partner: bool = False
+    whole: bool = False
+    positive_values: Array | None = None
+
+
+class Partners(NamedTuple):
+    """What distances between references are measured from, where a term asks for them."""
+
+    distance: Distance
+    rows: Array  # [R, D] references, prepared
+    importance: Array  # [b] of the anchors
 
 
 class _Rows(NamedTuple):
-    """The arguments of the walk: all by rows of the block, so that the Jacobian is too."""
+    """The arguments of the walk: by rows of the block, so that the Jacobian is too."""
 
     positives: Array  # [b, P]
     negatives: Array  # [b, N] or [b, P, N]
@@ -46,30 +63,80 @@ class _Rows(NamedTuple):
     consts: tuple  # what the formula closes over, a copy for every row
     others: Any = None  # [b, P] the distances again, as a row that every positive sees
     other_weights: Any = None  # [b, P]
-    columns: Any = None  # [b, P] and [b, N]: references of the two sides
+    positive_values: Any = None  # [b, P]
+    references: Any = None  # [R, D] the only one that is not by rows: with it the walk gives a sum
+    importance: Any = None  # [b] factor of an anchor's sum
+    columns: Any = None  # [b, P] and [b, N] or [b, P, N]: references of the two sides
     at: Any = None  # [b] where the positive stands, once picked
 
 
-_DIFFERENTIABLE = len(_Rows._fields)
+_DIFFERENTIABLE = _Rows._fields.index("columns")
 
 
-def each_positive(term: EachPositive, pairs: Pairs, reduction: Reduction) -> Term:
-    """(num [b], den [b]) of an `EachPositive` term."""
+def each_positive(
+    term: EachPositive, pairs: Pairs, reduction: Reduction, partners: Partners | None = None
+) -> Term:
+    """(num [b], den [b]) of an `EachPositive` term.
+
+    With partners, their sums over the block, [1] each, with the importance of the anchors in
+    them: what a row adds up then depends on all references, and only the gradient of a sum is as
+    small as those.
+    """
     b = pairs.positives.shape[0]
     negatives = pairs.negatives if term.negatives is None else term.negatives
     weights = pairs.negative_weights if term.negative_weights is None else term.negative_weights
-    value, consts = hoist(term.value, pairs.positives[0, 0], negatives[(0,) * (negatives.ndim - 1)])
+    one, many = pairs.positives[0, 0], negatives[(0,) * (negatives.ndim - 1)]
+    wanted = (term.partner, term.whole, term.positive_values is not None)
+    example = (one, many, *(x for x, asked in zip((many, many, one), wanted) if asked))
+    value, consts = hoist(term.value, *example)
     consts = tuple(jnp.broadcast_to(c, (b, *jnp.shape(c))) for c in consts)
-    rows = _Rows(pairs.positives, negatives, pairs.positive_weights, weights, consts)
+    rows = _Rows(
+        pairs.positives, negatives, pairs.positive_weights, weights, consts,
+        positive_values=term.positive_values,
+    )  # fmt: skip
+    if partners is not None:
+        columns = pairs.positive_columns, pairs.negative_columns
+        rows = rows._replace(
+            references=partners.rows, importance=partners.importance, columns=columns
+        )
 
     def step(picked: _Rows) -> Term:
-        entries = jax.vmap(lambda p, n, c: value((p, n), c))(
-            picked.positives, picked.negatives, picked.consts
-        )
-        tuple_weights = picked.positive_weights[:, None] * picked.negative_weights
+        partner = None if partners is None else _to_negatives(partners.distance, picked)
+        asked = zip((partner, picked.negative_weights, picked.positive_values), wanted)
+        arguments = (picked.positives, picked.negatives, *(x for x, is_asked in asked if is_asked))
+        entries = jax.vmap(lambda *args: value(args[:-1], args[-1]))(*arguments, picked.consts)
+        tuple_weights = picked.positive_weights
+        if not term.whole:
+            tuple_weights = tuple_weights[:, None] * picked.negative_weights
         return weigh(entries, tuple_weights, reduction)
 
-    return _walk(step, rows, pairs.mates)
+    return _walk(step if partners is None else _summed(step), rows, pairs.mates)
+
+
+def _to_negatives(distance: Distance, picked: _Rows) -> Array:
+    """Distances [b, N] of one positive of each anchor to the negatives of the anchor."""
+    positive_columns, negative_columns = picked.columns
+    own = picked.at if positive_columns is None else positive_columns
+    there = picked.positive_weights != 0
+    needed = None
+    if negative_columns is None:
+        needed = there[:, None] & (picked.negative_weights != 0)
+    between = measure(distance, picked.references[own], picked.references, needed)
+    if negative_columns is None:
+        return between
+    return jnp.take_along_axis(between, negative_columns, axis=1)
+
+
+def _summed(step: Callable[[_Rows], Term]) -> Callable[[_Rows], Term]:
+    """The same step summed over the block, with the importance of its anchors."""
+
+    def sums(picked: _Rows) -> Term:
+        num, den = step(picked)
+        factor = picked.importance
+        num = jnp.where(factor == 0, 0.0, factor * num)  # a row that is not there may be anything
+        return num.sum(keepdims=True), lax.stop_gradient((factor * den).sum(keepdims=True))
+
+    return sums
 
 
 def sum_of_positives(value: Callable[..., Array], pairs: Pairs) -> Array:
@@ -113,12 +180,18 @@ def sum_of_positives(value: Callable[..., Array], pairs: Pairs) -> Array:
 
 
 def _walk(step: Callable[[_Rows], Term], rows: _Rows, mates: Mates | None) -> Term:
-    """The sum of step(k-th positive of each anchor) over k, with its derivative by the rows."""
-    b, width = rows.positives.shape
+    """The sum of step(k-th positive of each anchor) over k, with its derivative by the rows.
+
+    Of a step [b] the derivative by a row is that row's own; of a sum over the block, [1], it is
+    one for all.
+    """
+    width = rows.positives.shape[1]
+    length = rows.positives.shape[0] if rows.references is None else 1
     args = (rows, mates)
     axes = sorted(varying_axes(args))
     args = vary(args, axes)
-    shape = jax.ShapeDtypeStruct((b,), rows.positives.dtype)
+    shape = jax.ShapeDtypeStruct((length,), rows.positives.dtype)
+    by_rows = rows.references is None
 
     @jax.custom_jvp
     def run(args: Any) -> Term:
@@ -145,7 +218,7 @@ def _walk(step: Callable[[_Rows], Term], rows: _Rows, mates: Mates | None) -> Te
         for i, j in zip(live, jacobian):
             for leaf, t in zip(jax.tree.leaves(j), tangent_leaves(row_tangents[i])):
                 if not is_zero(t):
-                    tangent += (leaf * t).sum(tuple(range(1, leaf.ndim)))
+                    tangent += (leaf * t).sum(tuple(range(1, leaf.ndim)) if by_rows else None)
         return out, (tangent, jnp.zeros_like(out[1]))
 
     run.defjvp(rule, symbolic_zeros=True)
@@ -167,18 +240,20 @@ def _pick(k: Any, rows: _Rows, mates: Mates | None) -> tuple[Array, _Rows]:
         skip_own = (k >= mates.rank).astype(mates.start.dtype)
         at = mates.order[jnp.clip(mates.start + k + skip_own, 0, width - 1)]
         there = k < mates.count
-    of_positive = lambda x: x if x.ndim == 2 else x[row, at]
+    of_positive = lambda x: x if x is None or x.ndim == 2 else x[row, at]
+    own_column = lambda x: None if x is None else x[row, at]
     weights = jnp.where(there, rows.positive_weights[row, at], 0.0)
-    return at, _Rows(
-        rows.positives[row, at],
-        of_positive(rows.negatives),
-        weights,
-        of_positive(rows.negative_weights),
-        rows.consts,
-        rows.others,
-        rows.other_weights,
-        rows.columns,
-        at,
+    columns = rows.columns
+    if rows.references is not None:
+        columns = own_column(columns[0]), of_positive(columns[1])
+    return at, rows._replace(
+        positives=rows.positives[row, at],
+        negatives=of_positive(rows.negatives),
+        positive_weights=weights,
+        negative_weights=of_positive(rows.negative_weights),
+        positive_values=own_column(rows.positive_values),
+        columns=columns,
+        at=at,
     )
 
 

@@ -24,12 +24,25 @@ Pick = Callable[[Pairs], Sequence[tuple[Array, Array]]]  # S sets: (values, whic
 
 def farthest(distances: Array, there: Array) -> Array:
     """Column of the largest distance that is there, [b, 1]; the first among equals."""
-    return jnp.argmax(jnp.where(there, distances, -jnp.inf), axis=-1, keepdims=True)
+    return _first(distances, there, largest(distances, there))
 
 
 def nearest(distances: Array, there: Array) -> Array:
     """Column of the smallest distance that is there, [..., 1]; the first among equals."""
-    return jnp.argmin(jnp.where(there, distances, jnp.inf), axis=-1, keepdims=True)
+    return _first(distances, there, smallest(distances, there))
+
+
+def _first(distances: Array, there: Array, best: Array) -> Array:
+    """First column [..., 1] that is there and holds the best value of its row; 0 without one.
+
+    Two comparisons: XLA's CPU compiler takes an argmax element by element.
+    """
+    width = distances.shape[-1]
+    columns = jnp.arange(width, dtype=jnp.int32)
+    columns = jnp.broadcast_to(columns, distances.shape)
+    found = jnp.where(there & (distances == best), columns, width)
+    first = found.min(axis=-1, keepdims=True)
+    return jnp.where(first == width, 0, first)
 
 
 def largest(distances: Array, there: Array) -> Array:

@@ -21,12 +21,10 @@ from jdml._core.options import (
     Array,
     Number,
     PairOptions,
-    Pairs,
     TableOptions,
-    by_positive,
-    partner_negatives,
 )
 from jdml._core.pairs import over_pairs
+from jdml._core.positives import EachPositive
 from jdml._core.reduce import log_sum_exp
 from jdml._core.table import Row, over_table, own_cosines, own_rows
 
@@ -75,19 +73,22 @@ def angular(
     """
     bound = jnp.tan(angle) ** 2
 
-    def formula(pairs: Pairs):
-        positive = 1.0 - pairs.positives[:, :, None]  # a.p
-        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
-        sums = 2.0 - negatives - partner_negatives(pairs)  # (a + p).n
-        if hinge:
-            middle = 1.5 + 0.5 * positive - sums  # |n - (a + p) / 2|^2
-            value = jax.nn.relu(2.0 - 2.0 * positive - 4.0 * bound * middle)
-            return ((value, pairs.positive_weights[:, :, None] * weights),)
-        logits = 4.0 * bound * sums - 2.0 * (1.0 + bound) * positive
-        return ((jax.nn.softplus(log_sum_exp(logits, weights)), pairs.positive_weights),)
+    def triplets(positive: Array, negatives: Array, partner: Array) -> Array:
+        positive, sums = 1.0 - positive, 2.0 - negatives - partner  # a.p and (a + p).n
+        middle = 1.5 + 0.5 * positive - sums  # |n - (a + p) / 2|^2
+        return jax.nn.relu(2.0 - 2.0 * positive - 4.0 * bound * middle)
 
+    def softmax(positive: Array, negatives: Array, partner: Array, weights: Array) -> Array:
+        positive, sums = 1.0 - positive, 2.0 - negatives - partner
+        logits = 4.0 * bound * sums - 2.0 * (1.0 + bound) * positive
+        return jax.nn.softplus(log_sum_exp(logits, weights))
+
+    if hinge:
+        term = EachPositive(triplets, partner=True)
+    else:
+        term = EachPositive(softmax, partner=True, whole=True)
     return over_pairs(
-        formula, embeddings, labels, distances.cosine, between=True, cube=True, **options
+        lambda pairs: (term,), embeddings, labels, distances.cosine, partner=True, **options
     )
 
 

@@ -12,6 +12,7 @@ from jdml._core.compile import loss
 from jdml._core.maths import cosine_of_angle
 from jdml._core.options import Array, Number, PairOptions, Pairs, by_positive
 from jdml._core.pairs import over_pairs
+from jdml._core.positives import EachPositive
 from jdml._core.reduce import log_sum_exp
 
 
@@ -38,7 +39,7 @@ def n_pair(
       labels: [B] integer classes.
       norm_weight: of the penalty on squared length; 0.002 in the paper, 0 for unit rows.
       one_versus_one: the paper's other form, sum_n log(1 + exp(a.n - a.p)): every negative is met
-        on its own. Makes arrays [b, R, R].
+        on its own.
       **options: the shared keywords of pair losses.
 
     Returns:
@@ -62,24 +63,20 @@ def n_pair(
         del pairs
         return (rows * rows).sum(axis=-1)
 
+    def each(positive: Array, negatives: Array, weights: Array, length: Array) -> Array:
+        gaps = jax.nn.softplus(positive - negatives)
+        return jnp.where(weights == 0, 0.0, weights * gaps).sum() + norm_weight * length
+
     def formula(pairs: Pairs):
-        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
-        if one_versus_one:
-            gaps = jax.nn.softplus(pairs.positives[:, :, None] - negatives)
-            value = jnp.where(weights == 0, 0.0, weights * gaps).sum(axis=-1)
-        else:
-            value = jax.nn.softplus(log_sum_exp(-negatives, weights) + pairs.positives)
         length = 0.5 * (pairs.anchor_values[:, None] + pairs.positive_values)
+        if one_versus_one:
+            return (EachPositive(each, whole=True, positive_values=length),)
+        negatives, weights = by_positive(pairs.negatives), by_positive(pairs.negative_weights)
+        value = jax.nn.softplus(log_sum_exp(-negatives, weights) + pairs.positives)
         return ((value + norm_weight * length, pairs.positive_weights),)
 
     return over_pairs(
-        formula,
-        embeddings,
-        labels,
-        distances.dot,
-        statistic=squared_length,
-        cube=one_versus_one,
-        **options,
+        formula, embeddings, labels, distances.dot, statistic=squared_length, **options
     )
 
 

@@ -16,8 +16,6 @@ from jdml._core.options import (
     PairOptions,
     Pairs,
     by_anchor,
-    by_positive,
-    partner_negatives,
 )
 from jdml._core.pairs import over_pairs
 from jdml._core.positives import EachPositive
@@ -120,14 +118,11 @@ def soft_margin_triplet(
 def _over_triplets(violation, embeddings, labels, distance, swap, options):
     """A triplet loss from its value for one positive and one or more negatives."""
 
-    def formula(pairs: Pairs):
-        if not swap:
-            return (EachPositive(violation),)
-        nearest = jnp.minimum(by_positive(pairs.negatives), partner_negatives(pairs))
-        weights = pairs.positive_weights[:, :, None] * by_positive(pairs.negative_weights)
-        return ((violation(pairs.positives[:, :, None], nearest), weights),)
+    def swapped(positive: Array, negatives: Array, partner: Array) -> Array:
+        return violation(positive, jnp.minimum(negatives, partner))
 
-    return over_pairs(formula, embeddings, labels, distance, between=swap, cube=swap, **options)
+    term = EachPositive(swapped, partner=True) if swap else EachPositive(violation)
+    return over_pairs(lambda pairs: (term,), embeddings, labels, distance, partner=swap, **options)
 
 
 @loss(reduction="mean_active")

@@ -1,0 +1,173 @@
+"""Metrics of the whole ranking, from the place of every relevant item. On the host.
+
+A metric of one query is a sum over its relevant items of a credit that depends on how many items
+are closer, how many are as close, and how many of these are relevant. So nothing but these four
+counts is kept of a ranking, and tied items share their places in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jdml.metrics.ties import Ties
+
+
+class Counts(NamedTuple):
+    """For each relevant item of each query, [b, P], padded; all items of a tie group alike."""
+
+    there: np.ndarray  # bool: an item, not padding
+    closer: np.ndarray  # items closer
+    tied: np.ndarray  # items as close, itself included
+    hits_closer: np.ndarray  # relevant items closer
+    hits_tied: np.ndarray  # relevant items as close, itself included
+
+
+def count(scores: np.ndarray, relevant: np.ndarray) -> Counts:
+    """Counts from similarities [b, N] and those of the relevant items [b, P].
+
+    -inf in `scores` is an item that may not be found, in `relevant` padding. Similarities of
+    relevant items must be entries of `scores`: a product computed anew could round differently.
+    """
+    there = relevant > -np.inf
+    fields = [np.zeros(relevant.shape, np.int64) for _ in range(4)]
+    closer, tied, hits_closer, hits_tied = fields
+    for row, mine in enumerate(there):
+        items = relevant[row, mine]
+        for all_items, above, equal in (
+            (np.sort(scores[row]), closer, tied),
+            (np.sort(items), hits_closer, hits_tied),
+        ):
+            left = np.searchsorted(all_items, items, "left")
+            right = np.searchsorted(all_items, items, "right")
+            above[row, mine], equal[row, mine] = len(all_items) - right, right - left
+    return Counts(there, closer, np.maximum(tied, 1), hits_closer, np.maximum(hits_tied, 1))
+
+
+def values(counts: Counts, ks: tuple[int, ...], ties: Ties) -> dict[str, np.ndarray]:
+    """Every metric of every query, [b] each, in the order of the docstring of `retrieval`."""
+    relevant = counts.there.sum(axis=1)
+    longest = int((counts.closer + counts.tied).max(initial=1))
+    discount = np.cumsum(np.append(0.0, 1.0 / np.log2(np.arange(2, longest + 2))))
+    found = {f"recall_at_{k}": _any_hit(counts, k, ties) for k in ks}
+    found["precision_at_1"] = _hits_within(counts, np.ones_like(relevant), ties)
+    found["r_precision"] = _hits_within(counts, relevant, ties) / relevant
+    found["map_at_r"] = _average_precision(counts, relevant, ties)
+    for k in ks:
+        within = np.full_like(relevant, k)
+        found[f"precision_at_{k}"] = _hits_within(counts, within, ties) / k
+        found[f"ndcg_at_{k}"] = _gain(counts, within, discount, ties)
+    found["map"] = _average_precision(counts, np.full_like(relevant, longest), ties)
+    found["mrr"] = _reciprocal_rank(counts, ties)
+    found["ndcg"] = _gain(counts, np.full_like(relevant, longest), discount, ties)
+    found["inp"] = _inverse_penalty(counts, relevant, ties)
+    return found
+
+
+def _places(counts: Counts, cutoff: np.ndarray, ties: Ties) -> tuple[np.ndarray, ...]:
+    """The places of each tie group that count, as (first, last, share), [b, P] each.
+
+    Places first + 1 to last of the ranking, cut at `cutoff` [b]; each holds a relevant item with
+    chance `share`. Optimistically the relevant items stand first, pessimistically last.
+    """
+    first, stop = counts.closer, counts.closer + counts.tied
+    share = counts.hits_tied / counts.tied
+    if ties == "optimistic":
+        stop, share = first + counts.hits_tied, np.ones_like(share)
+    elif ties == "pessimistic":
+        first, share = stop - counts.hits_tied, np.ones_like(share)
+    return first, np.maximum(np.minimum(stop, cutoff[:, None]), first), share
+
+
+def _total(counts: Counts, of_group: np.ndarray) -> np.ndarray:
+    """The sum [b] over tie groups of what each of them brings, [b, P]."""
+    return np.where(counts.there, of_group / counts.hits_tied, 0.0).sum(axis=1)
+
+
+def _hits_within(counts: Counts, cutoff: np.ndarray, ties: Ties) -> np.ndarray:
+    """The expected number [b] of relevant items among the nearest `cutoff` [b]."""
+    first, last, share = _places(counts, cutoff, ties)
+    return _total(counts, share * (last - first))
+
+
+def _gain(counts: Counts, cutoff: np.ndarray, discount: np.ndarray, ties: Ties) -> np.ndarray:
+    """nDCG [b] over the nearest `cutoff` [b]; `discount` [n] sums the discounts of n places."""
+    first, last, share = _places(counts, cutoff, ties)
+    best = discount[np.minimum(counts.there.sum(axis=1), cutoff)]
+    return _total(counts, share * (discount[last] - discount[first])) / best
+
+
+def _average_precision(counts: Counts, cutoff: np.ndarray, ties: Ties) -> np.ndarray:
+    """1/R times the sum [b] of the precision at each relevant item within `cutoff` [b].
+
+    In a group the j-th place p counted holds a hit with chance `share`, and then
+    hits_closer + 1 + (j - 1) * mates are relevant among p = before + j items, where `mates` is
+    the chance of a hit at another place of the group.
+    """
+    first, last, share = _places(counts, cutoff, ties)
+    mates = np.ones_like(share)
+    if ties == "expected":
+        mates = (counts.hits_tied - 1) / np.maximum(counts.tied - 1, 1)
+    harmonic = np.cumsum(np.append(0.0, 1.0 / np.arange(1, int(last.max(initial=1)) + 1)))
+    inverse = harmonic[last] - harmonic[first]  # the sum of 1 / p
+    # The sum of (j - 1) / p, where j - 1 = p - first - 1.
+    later = (last - first) - (first + 1) * inverse
+    precision = share * ((counts.hits_closer + 1) * inverse + mates * later)
+    return _total(counts, precision) / counts.there.sum(axis=1)
+
+
+def _group_of(counts: Counts, nearest: bool) -> tuple[np.ndarray, ...]:
+    """(closer, tied, hits_tied) [b] of the nearest, or the farthest, relevant item."""
+    if nearest:
+        column = np.where(counts.there, counts.closer, np.iinfo(np.int64).max).argmin(axis=1)
+    else:
+        column = np.where(counts.there, counts.closer, -1).argmax(axis=1)
+    fields = (counts.closer, counts.tied, counts.hits_tied)
+    return tuple(np.take_along_axis(f, column[:, None], axis=1)[:, 0] for f in fields)
+
+
+def _any_hit(counts: Counts, k: int, ties: Ties) -> np.ndarray:
+    """Recall@k [b]: the chance that a relevant item is among the k nearest."""
+    closer, tied, hits = _group_of(counts, nearest=True)
+    if ties == "optimistic":
+        return (closer + 1 <= k).astype(float)
+    if ties == "pessimistic":
+        return (closer + tied - hits + 1 <= k).astype(float)
+    chance = np.zeros(len(closer))
+    for place, at in _first_places(tied, hits):
+        chance += np.where(closer + place <= k, at, 0.0)
+    return np.minimum(chance, 1.0)
+
+
+def _reciprocal_rank(counts: Counts, ties: Ties) -> np.ndarray:
+    """1 over the rank [b] of the nearest relevant item."""
+    closer, tied, hits = _group_of(counts, nearest=True)
+    if ties != "expected":
+        return 1.0 / (closer + 1 + (tied - hits) * (ties == "pessimistic"))
+    expected = np.zeros(len(closer))
+    for place, at in _first_places(tied, hits):
+        expected += at / (closer + place)
+    return expected
+
+
+def _inverse_penalty(counts: Counts, relevant: np.ndarray, ties: Ties) -> np.ndarray:
+    """R over the rank [b] of the farthest relevant item."""
+    closer, tied, hits = _group_of(counts, nearest=False)
+    if ties != "expected":
+        return relevant / (closer + np.where(ties == "optimistic", hits, tied))
+    # The last of a random order is the first of the order read backwards.
+    expected = np.zeros(len(closer))
+    for place, at in _first_places(tied, hits):
+        expected += at * relevant / np.maximum(closer + tied + 1 - place, 1)
+    return expected
+
+
+def _first_places(tied: np.ndarray, hits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each place from 1, and the chance [b] that the first of `hits` random places is that one."""
+    at = hits / tied
+    for place in range(1, int((tied - hits).max(initial=0)) + 2):
+        yield place, at
+        left = tied - place
+        at = at * np.maximum(left - hits + 1, 0) / np.maximum(left, 1)

@@ -1,0 +1,138 @@
+"""Metrics that the nearest R items decide: short lists and counts, on the device, by blocks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jdml.metrics import task as asked
+from jdml.metrics import ties
+from jdml.metrics.task import Task
+from jdml.retrieval.rows import block_of, blocks
+from jdml.retrieval.search import block_at, gallery_of
+from jdml.retrieval.select import Block, Gallery, largest, similarities
+
+_STRIDES = 32  # divides the padded width of a gallery
+
+
+class Mates(NamedTuple):
+    """Where the rows of each query's class stand."""
+
+    codes: Any  # int32 [b] class
+    start: Any  # int32 [b] where that class starts in the order
+    count: Any  # int32 [b] rows of that class, the query's own included
+
+
+class Classes(NamedTuple):
+    """The classes of a gallery."""
+
+    codes: jax.Array  # int32 [N'] class, -1 where it only pads
+    order: jax.Array  # int32 [N] rows sorted by class
+
+
+def values(task: Task, ks: tuple[int, ...], rule: ties.Ties) -> dict[str, np.ndarray]:
+    """Recall@k, precision@1, R-precision and MAP@R of every scored query, [Q] each."""
+    names = [f"recall_at_{k}" for k in ks] + ["precision_at_1", "r_precision", "map_at_r"]
+    most = int(task.relevant.max(initial=1))
+    beyond = max(ks, default=1) > max(most, asked.LONGEST_LIST)
+    parts = [np.zeros((len(names), 0))]
+    for groups, first, relevant in _ranked(task, most if beyond else max((most, *ks)), beyond):
+        recalls = [ties.recall(first, k, rule) for k in (*ks, 1)]
+        parts.append(np.stack([*recalls, *ties.r_metrics(groups, relevant, rule)]))
+    return dict(zip(names, np.concatenate(parts, axis=1)))
+
+
+def _ranked(
+    task: Task, length: int, beyond: bool
+) -> Iterator[tuple[ties.Groups, ties.First, np.ndarray]]:
+    """What the metrics of each block of queries need; the next block is under way meanwhile.
+
+    `length` ranks are listed; `beyond` where recall is asked for beyond the list.
+    """
+    waiting = None
+    for rows in blocks(len(task.relevant), task.prepared.block_size):
+        lists = _rank(task, rows, length, count=beyond)
+        if waiting is not None:
+            yield _finish(task, length, *waiting)
+        waiting = rows, lists
+    if waiting is not None:
+        yield _finish(task, length, *waiting)
+
+
+def _rank(task: Task, rows: slice, length: int, count: bool) -> Any:
+    size = task.prepared.block_size
+    mates = Mates(*(block_of(a, rows, size) for a in (task.codes, task.start, task.count)))
+    slots = int(task.count.max()) if count else 0
+    classes = Classes(task.gallery.padded_codes, task.gallery.order)
+    block, gallery = block_at(task.prepared, rows), gallery_of(task.prepared)
+    return lists_of(block, gallery, mates, classes, length=length, slots=slots)
+
+
+def _finish(
+    task: Task, length: int, rows: slice, lists: Any
+) -> tuple[ties.Groups, ties.First, np.ndarray]:
+    """Tie groups from the lists of one block, which is searched again where a tie leaves them."""
+    relevant = task.relevant[rows]
+    fetch = functools.partial(jax.tree.map, lambda array: np.asarray(array)[: len(relevant)])
+    values, hits, counts = fetch(lists)
+    if counts is None and (values[:, -2] == values[:, -1]).any():
+        values, hits, counts = fetch(_rank(task, rows, length, count=True))
+    groups = ties.tie_groups(values[:, :-1], hits[:, :-1], counts and counts[0])
+    return groups, counts[1] if counts else ties.first_hit(groups), relevant
+
+
+def scores_of_mates(scores: jax.Array, mates: Mates, order: jax.Array, slots: int) -> jax.Array:
+    """Similarities [b, slots] of each query to the rows of its class, -inf where there is none."""
+    slot = jnp.arange(slots, dtype=jnp.int32)[None, :]
+    places = order[jnp.clip(mates.start[:, None] + slot, 0, len(order) - 1)]
+    found = jnp.take_along_axis(scores, places, axis=1)
+    return jnp.where(slot < mates.count[:, None], found, -jnp.inf)
+
+
+@functools.partial(jax.jit, static_argnames=("length", "slots"))
+def lists_of(
+    queries: Block, gallery: Gallery, mates: Mates, classes: Classes, *, length: int, slots: int
+) -> tuple[jax.Array, jax.Array, tuple[tuple[jax.Array, jax.Array], ties.First] | None]:
+    """Similarities and hits of the nearest `length` + 1, [b, length + 1], and perhaps counts.
+
+    With `slots`, the size of the largest class, whole rows are counted: items and relevant items
+    as close as the last one of the list, and the group of the nearest relevant item. Counts
+    compare similarities of one product with each other; recomputed ones could round differently.
+    """
+    scores = similarities(queries, gallery)
+    values, columns = largest(scores, length + 1)
+    # What a query may not find stands at the end, where its list is longer than its candidates.
+    hits = (classes.codes[columns] == mates.codes[:, None]) & (values > -jnp.inf)
+    if not slots:
+        return values, hits, None
+    found = scores_of_mates(scores, mates, classes.order, slots)
+    edge, best = values[:, length - 1 : length], found.max(axis=1, keepdims=True)
+    closer, as_close, at_edge = _counts(scores, best, edge)
+    there = found > -jnp.inf
+    hits_at_edge = ((found == edge) & there).sum(axis=1)
+    nearest_hits = ((found == best) & there).sum(axis=1)
+    return values, hits, ((at_edge, hits_at_edge), ties.First(closer, as_close, nearest_hits))
+
+
+def _counts(scores: jax.Array, best: jax.Array, edge: jax.Array) -> tuple[jax.Array, ...]:
+    """How many of each row [b, N'] are above `best`, at `best` and at `edge`, [b] each.
+
+    In strides over a loop, with counters as wide as a stride: a reduction of comparisons over the
+    whole row would first write them all down.
+    """
+    strides = scores.reshape(len(scores), _STRIDES, -1)
+
+    def add(i: jax.Array, counters: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        part = strides[:, i]
+        seen = (part > best, part == best, part == edge)
+        return tuple(count + new.astype(jnp.int32) for count, new in zip(counters, seen))
+
+    nothing = jnp.zeros((len(scores), strides.shape[2]), jnp.int32)
+    counters = lax.fori_loop(0, _STRIDES, add, (nothing,) * 3)
+    return tuple(count.sum(axis=1) for count in counters)
