@@ -6,13 +6,15 @@ at the highest precision, since the default of some accelerators breaks rankings
 
 A distance may offer `prepare(rows)`, what concerns one row alone (such as normalisation), and
 `prepared(x, y, needed)`, the distance between prepared rows; engines then prepare once. `needed`
-[B, R] tells which entries matter; the others may hold anything finite.
+[B, R] tells which entries matter; the others may hold anything finite. One with `symmetric = True`,
+d(x, y) = d(y, x), lets engines visit each pair of a batch once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +57,8 @@ def _squared(x: Array, y: Array, needed: Array | None) -> Array:
 
 class _Rows:
     """A distance that needs nothing prepared."""
+
+    symmetric: ClassVar[bool] = True
 
     def __call__(self, x: Array, y: Array) -> Array:
         x, y = jnp.asarray(x), jnp.asarray(y)
@@ -187,6 +191,8 @@ class SignalToNoise(_Rows):
       Learning, CVPR 2019.
     """
 
+    symmetric: ClassVar[bool] = False
+
     def prepare(self, rows: Array) -> Array:
         return rows - rows.mean(axis=-1, keepdims=True)
 
@@ -251,6 +257,10 @@ class Normalized(_Rows):
 
     distance: Distance
     order: float = 2.0
+
+    @property
+    def symmetric(self) -> bool:  # type: ignore[override]
+        return getattr(self.distance, "symmetric", False)
 
     def prepare(self, rows: Array) -> Array:
         return prepare(self.distance, unit(rows, self.order))

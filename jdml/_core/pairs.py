@@ -7,6 +7,7 @@ while their distances are at hand (`stream`). Only sums leave a block or a devic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jax import lax
 
 from jdml._core import targets
 from jdml._core.devices import gather
+from jdml._core.folds import EachPair, Folded, mirrored
 from jdml._core.maths import measure
 from jdml._core.mining import mine, survey
 from jdml._core.options import (
@@ -98,6 +100,8 @@ def over_pairs(
     )
     if statistic is not None:
         anchors, references = _add_statistic(problem, given, anchors, references, block_size)
+    elif size < anchors.rows.shape[0] and _has_mirror(problem, given):
+        return _mirrored(problem, anchors, size, reduction)
     return _evaluate(problem, anchors, references, size, reduction, axis_name)
 
 
@@ -288,6 +292,35 @@ def _block_size(asked: int | None, n: int, r: int, cube: bool) -> int:
         return n
     smallest, largest = (1, n) if cube else (64, 128 if on_cpu else 4096)
     return min(n, max(smallest, min(largest, entries // row)))
+
+
+def _has_mirror(problem: _Problem, given: Inputs) -> bool:
+    """Whether what an anchor gives a reference is what it gets from it, tile by tile."""
+    own_batch = given.refs is None and given.axis_name is None and problem.miner is None
+    by_rows = given.weights is None or given.weights.ndim == 1
+    return (
+        isinstance(problem.formula, EachPair | Folded)
+        and own_batch
+        and by_rows
+        and given.kind in ("classes", "label sets")
+        and problem.reduction != "none"
+        and getattr(problem.distance, "symmetric", False)
+    )
+
+
+def _mirrored(problem: _Problem, anchors: Anchors, size: int, reduction: Reduction) -> Array:
+    """The loss from square tiles that hold about as much as a block of rows would."""
+    n = anchors.rows.shape[0]
+    tile = max(size, math.isqrt(size * n))
+    if jax.default_backend() == "cpu":
+        tile = max(size, min(tile, 512))  # in a core's cache
+    formula: Any = problem.formula
+    terms = mirrored(formula, anchors, problem.distance, problem.kind, reduction, tile)
+    importance = jnp.where(anchors.exists, anchors.weights, 0.0)
+    weighed = [(jnp.where(importance == 0, 0.0, importance * num), den) for num, den in terms]
+    return combine(
+        [(num, lax.stop_gradient(importance * den)) for num, den in weighed], reduction, None
+    )
 
 
 def _evaluate(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jdml import distances
 from jdml._core import checks
 from jdml._core.compile import loss
+from jdml._core.folds import EachPair
 from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
 from jdml._core.pairs import over_pairs
 
@@ -70,7 +71,7 @@ def contrastive(
         push = jax.nn.relu(negative_margin - pairs.negatives)
         return (pull, pairs.positive_weights), (push, pairs.negative_weights)
 
-    return over_pairs(formula, embeddings, labels, distance, **options)
+    return over_pairs(EachPair(formula), embeddings, labels, distance, **options)
 
 
 @loss(reduction="mean")

@@ -10,6 +10,7 @@ from jax import lax
 
 from jdml import distances
 from jdml._core.compile import loss
+from jdml._core.folds import Fold, Folded
 from jdml._core.options import (
     Array,
     Distance,
@@ -153,18 +154,22 @@ def supcon(
       Khosla et al.: Supervised Contrastive Learning, NeurIPS 2020.
     """
 
-    def formula(pairs: Pairs):
-        every = _log_sum_all(by_anchor(pairs, "supcon"), temperature)
-        logits, weights = -pairs.positives / temperature, pairs.positive_weights
-        count = weights.sum(axis=-1)
+    logits = lambda distance: -distance / temperature
+    folds = (
+        Fold("all", logits, log=True),
+        Fold("positives", logits, log=inside),
+        Fold("positives", jnp.ones_like),
+    )
+
+    def combine(every: Array, pulled: Array, count: Array):
+        has = (count != 0).astype(count.dtype)
         if inside:
-            pulled = log_sum_exp(logits, weights) - jnp.log(jnp.where(count == 0, 1.0, count))
+            pulled = pulled - jnp.log(jnp.where(count == 0, 1.0, count))
         else:
-            pulled = safe_divide(jnp.where(weights == 0, 0.0, weights * logits).sum(-1), count)
-        has = any_weight(weights)
+            pulled = safe_divide(pulled, count)
         return ((jnp.where(has == 0, 0.0, every) - jnp.where(has == 0, 0.0, pulled), has),)
 
-    return over_pairs(formula, embeddings, labels, distance, **options)
+    return over_pairs(Folded(folds, combine), embeddings, labels, distance, **options)
 
 
 @loss(reduction="mean")

@@ -10,6 +10,7 @@ from jax import lax
 
 from jdml import distances
 from jdml._core.compile import loss
+from jdml._core.folds import Fold, Folded
 from jdml._core.options import (
     Array,
     Distance,
@@ -66,14 +67,16 @@ def multi_similarity(
       Wang, Han, Huang, Dong, Scott: Multi-Similarity Loss, CVPR 2019.
     """
 
-    def formula(pairs: Pairs):
-        pull = log_sum_exp(-alpha * (1.0 - pairs.positives - base), pairs.positive_weights)
-        negatives, weights = flat(pairs.negatives), flat(pairs.negative_weights)
-        push = log_sum_exp(beta * (1.0 - negatives - base), weights)
+    folds = (
+        Fold("positives", lambda distance: -alpha * (1.0 - distance - base), log=True),
+        Fold("negatives", lambda distance: beta * (1.0 - distance - base), log=True),
+    )
+
+    def combine(pull: Array, push: Array):
         value = jax.nn.softplus(pull) / alpha + jax.nn.softplus(push) / beta
         return ((value, jnp.ones_like(value)),)
 
-    return over_pairs(formula, embeddings, labels, distances.cosine, **options)
+    return over_pairs(Folded(folds, combine), embeddings, labels, distances.cosine, **options)
 
 
 @loss(reduction="mean_active")

@@ -150,7 +150,7 @@ def measure(
       >>> rows = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9], [0.2, 1.0]])
       >>> found = measure(Items(rows, ["a", "a", "b", "b", "a"]))
       >>> [(score.name, round(score.value, 3)) for score in found.scores[:2]]
-      [('MAP@R', 0.6), ('recall@1', 0.8)]
+      [('MAP@R', 0.6), ('recall@1', 0.6)]
     """
     queries = _kept(queries)
     gallery = None if gallery is None else _kept(gallery)

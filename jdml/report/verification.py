@@ -193,9 +193,10 @@ def binned(pairs: Pairs, bins: int = 1000) -> dict[str, Any] | None:
     low, high = float(pairs.similarities.min()), float(pairs.similarities.max())
     if high <= low:
         low, high = low - 0.5, high + 0.5
+    scaled = (pairs.similarities.astype(np.float64) - low) / (high - low)
+    places = np.minimum((bins * scaled).astype(np.int64), bins - 1)
     same, other = (
-        np.histogram(pairs.similarities[kind], bins, (low, high))[0].tolist()
-        for kind in (pairs.same, ~pairs.same)
+        np.bincount(places[kind], minlength=bins).tolist() for kind in (pairs.same, ~pairs.same)
     )
     totals = {"same_total": pairs.same_total, "other_total": pairs.other_total}
     return {"low": low, "high": high, "same": same, "other": other, **totals}
