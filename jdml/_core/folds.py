@@ -18,7 +18,7 @@ from jax import lax
 from jdml._core import targets
 from jdml._core.devices import vary, varying_axes
 from jdml._core.maths import measure
-from jdml._core.options import Array, Distance, Pairs, Reduction, flat
+from jdml._core.options import Array, Distance, Pairs, Reduction, by_anchor, flat
 from jdml._core.reduce import Term, log_add, log_sum_exp, weigh
 from jdml._core.sides import Anchors
 from jdml._core.stream import hoist
@@ -64,12 +64,18 @@ class Fold(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """A formula of folds: combine(*their results, [b] each) -> terms with an entry an anchor."""
+    """A formula of folds: combine(*their results, [b] each) -> terms with an entry an anchor.
+
+    `loss_name` is given by losses that refuse negatives which a miner chose for each positive.
+    """
 
     folds: Sequence[Fold]
     combine: Callable[..., Sequence[Term]]
+    loss_name: str = ""
 
     def __call__(self, pairs: Pairs) -> Sequence[Term]:
+        if self.loss_name:
+            by_anchor(pairs, self.loss_name)
         return self.combine(*(fold(pairs) for fold in self.folds))
 
 

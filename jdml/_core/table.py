@@ -14,12 +14,19 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from jdml._core import checks
 from jdml._core.devices import varying_axes, zeros
 from jdml._core.maths import inner_products, unit
 from jdml._core.options import Array, AxisName, Reduction
 from jdml._core.reduce import combine, weigh
+
+
+# Scores of so many (row, class) pairs are kept for the backward pass, which saves one product of
+# four; those of more are computed again.
+_MOST_KEPT = 2**24
+_KEPT = "scores"
 
 
 class Row(NamedTuple):
@@ -100,6 +107,7 @@ def over_table(
             cosines = _cosines(rows, table, pool)
         else:
             cosines = score(rows, table.astype(rows.dtype))
+        cosines = checkpoint_name(cosines, _KEPT)
         own = labels[:, None] == classes[None, :]
         # A row of padding has class -1, which is nobody's: existing labels are not negative.
         other = ~own & (classes >= 0)[None, :]
@@ -193,7 +201,10 @@ def _fold_blocks(
     table = jnp.pad(proxies, [(0, padding)] + [(0, 0)] * (proxies.ndim - 1))
     classes = jnp.pad(proxy_labels, (0, padding), constant_values=-1)
     blocks = (table.reshape(n_blocks, size, *proxies.shape[1:]), classes.reshape(n_blocks, size))
-    step = jax.checkpoint(lambda state, block: (fold(state, block), None))
+    policy = None
+    if rows.shape[0] * n <= _MOST_KEPT:
+        policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    step = jax.checkpoint(lambda state, block: (fold(state, block), None), policy=policy)
     return lax.scan(step, start, blocks)[0]
 
 

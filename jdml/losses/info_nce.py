@@ -169,7 +169,7 @@ def supcon(
             pulled = safe_divide(pulled, count)
         return ((jnp.where(has == 0, 0.0, every) - jnp.where(has == 0, 0.0, pulled), has),)
 
-    return over_pairs(Folded(folds, combine), embeddings, labels, distance, **options)
+    return over_pairs(Folded(folds, combine, "supcon"), embeddings, labels, distance, **options)
 
 
 @loss(reduction="mean")

@@ -121,16 +121,23 @@ def circle(
       Sun et al.: Circle Loss, CVPR 2020.
     """
 
-    def formula(pairs: Pairs):
-        pairs = by_anchor(pairs, "circle")
-        positive, negative = 1.0 - pairs.positives, 1.0 - pairs.negatives
-        pace_p = lax.stop_gradient(jax.nn.relu(1.0 + margin - positive))
-        pace_n = lax.stop_gradient(jax.nn.relu(negative + margin))
-        pull = log_sum_exp(-scale * pace_p * (positive - 1.0 + margin), pairs.positive_weights)
-        push = log_sum_exp(scale * pace_n * (negative - margin), pairs.negative_weights)
-        both = any_weight(pairs.positive_weights) * any_weight(pairs.negative_weights)
+    def pulled(distance: Array) -> Array:
+        positive = 1.0 - distance
+        pace = lax.stop_gradient(jax.nn.relu(1.0 + margin - positive))
+        return -scale * pace * (positive - 1.0 + margin)
+
+    def pushed(distance: Array) -> Array:
+        negative = 1.0 - distance
+        pace = lax.stop_gradient(jax.nn.relu(negative + margin))
+        return scale * pace * (negative - margin)
+
+    folds = Fold("positives", pulled, log=True), Fold("negatives", pushed, log=True)
+
+    def combine(pull: Array, push: Array):
+        both = ((pull != -jnp.inf) & (push != -jnp.inf)).astype(pull.dtype)
         return ((jax.nn.softplus(pull + push), both),)
 
+    formula = Folded(folds, combine, "circle")
     return over_pairs(formula, embeddings, labels, distances.cosine, **options)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jdml import distances
 from jdml._core.compile import loss
+from jdml._core.folds import Fold, Folded
 from jdml._core.options import (
     Array,
     Distance,
@@ -19,7 +20,7 @@ from jdml._core.options import (
 )
 from jdml._core.pairs import over_pairs
 from jdml._core.positives import EachPositive
-from jdml._core.reduce import any_weight, log_sum_exp
+from jdml._core.reduce import log_sum_exp
 
 
 @loss(reduction="mean_active")
@@ -296,14 +297,17 @@ def generalized_lifted_structure(
     if lone not in ("skip", "zero"):
         raise ValueError(f"lone: got {lone!r}, expected 'skip' or 'zero'")
 
-    def formula(pairs: Pairs):
-        negative_weights = by_anchor(pairs, "generalized_lifted_structure").negative_weights
-        pull = log_sum_exp(pairs.positives, pairs.positive_weights)
-        push = log_sum_exp(margin - pairs.negatives, negative_weights)
-        both = any_weight(pairs.positive_weights) * any_weight(negative_weights)
+    folds = (
+        Fold("positives", lambda distance: distance, log=True),
+        Fold("negatives", lambda distance: margin - distance, log=True),
+    )
+
+    def combine(pull: Array, push: Array):
+        both = ((pull != -jnp.inf) & (push != -jnp.inf)).astype(pull.dtype)
         value = jax.nn.relu(_or_zero(pull) + _or_zero(push))
         return ((value, both if lone == "skip" else jnp.ones_like(both)),)
 
+    formula = Folded(folds, combine, "generalized_lifted_structure")
     return over_pairs(formula, embeddings, labels, distance, **options)
 
 

@@ -8,11 +8,13 @@ counts is kept of a ranking, and tied items share their places in closed form.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jdml.metrics.ties import Ties
+
+_FEW = 32  # items for which passes over all scores are faster than a sort
 
 
 class Counts(NamedTuple):
@@ -32,18 +34,22 @@ def count(scores: np.ndarray, relevant: np.ndarray) -> Counts:
     relevant items must be entries of `scores`: a product computed anew could round differently.
     """
     there = relevant > -np.inf
-    fields = [np.zeros(relevant.shape, np.int64) for _ in range(4)]
-    closer, tied, hits_closer, hits_tied = fields
+    closer, tied, hits_closer, hits_tied = np.zeros((4, *relevant.shape), np.int64)
     for row, mine in enumerate(there):
         items = relevant[row, mine]
-        for all_items, above, equal in (
-            (np.sort(scores[row]), closer, tied),
-            (np.sort(items), hits_closer, hits_tied),
-        ):
-            left = np.searchsorted(all_items, items, "left")
-            right = np.searchsorted(all_items, items, "right")
-            above[row, mine], equal[row, mine] = len(all_items) - right, right - left
+        closer[row, mine], tied[row, mine] = _above_and_equal(scores[row], items)
+        hits_closer[row, mine], hits_tied[row, mine] = _above_and_equal(items, items)
     return Counts(there, closer, np.maximum(tied, 1), hits_closer, np.maximum(hits_tied, 1))
+
+
+def _above_and_equal(scores: np.ndarray, items: np.ndarray) -> tuple[Any, Any]:
+    """How many of the scores [N] are above each item [p], and how many equal it."""
+    if len(items) <= _FEW:
+        above = [np.count_nonzero(scores > item) for item in items]
+        return above, [np.count_nonzero(scores == item) for item in items]
+    ordered = np.sort(scores)
+    left, right = (np.searchsorted(ordered, items, side) for side in ("left", "right"))
+    return len(scores) - right, right - left
 
 
 def values(counts: Counts, ks: tuple[int, ...], ties: Ties) -> dict[str, np.ndarray]:

@@ -74,13 +74,15 @@ function scale(axis, from, to) {
 /** How a round number is written when the next one is `step` away. */
 const digits = (step) => clamp(Math.ceil(-Math.log10(step) - 1e-9), 0, 12);
 
-/** Round numbers over a range, or powers of ten. */
+/** Round numbers over a range, or powers of ten and, where these are few, 2 and 5 times them. */
 function ticks(axis, count) {
   if (axis.ticks) return axis.ticks;
   const found = [];
   if (axis.log) {
-    for (let p = Math.ceil(Math.log10(axis.min)); p <= Math.log10(axis.max) + 1e-9; p++) found.push(10 ** p);
-    return found;
+    const first = Math.floor(Math.log10(axis.min)), last = Math.ceil(Math.log10(axis.max));
+    const times = last - first > 3 ? [1] : [1, 2, 5];
+    for (let p = first; p <= last; p++) found.push(...times.map((m) => m * 10 ** p));
+    return found.filter((value) => value >= axis.min * 0.999 && value <= axis.max * 1.001);
   }
   const rough = (axis.max - axis.min) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
