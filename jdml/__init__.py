@@ -1,8 +1,8 @@
 """jdml: deep metric learning in JAX and Flax.
 
 Rooms: `losses`, `miners`, `distances`, `regularizers`, `states`, `objectives`, `training`,
-`encoders`, `samplers`, `datasets`, `retrieval`, `metrics`, `checkpoints` and `report`. Each is
-imported where it is used:
+`encoders`, `samplers`, `datasets`, `retrieval`, `metrics`, `postprocess`, `diagnostics`,
+`checkpoints` and `report`. Each is imported where it is used:
 
 >>> from jdml import losses, miners
 """

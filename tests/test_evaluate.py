@@ -220,10 +220,11 @@ REASON = browser.missing()
 
 
 @pytest.fixture(scope="module")
-def page(run, tmp_path_factory):
+def page(request, tmp_path_factory):
     """The report of the run in headless Chromium; what it asked for is checked at the end."""
     if REASON:
         pytest.skip(REASON)
+    run = request.getfixturevalue("run")
     with browser.opened(tmp_path_factory.mktemp("profile")) as driver:
         driver.get((run / "evaluation.html").as_uri())
         yield driver

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import golden_data
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import references_metrics as references
 from sklearn import metrics as sklearn_metrics
 
 from jdml import metrics
-from jdml.metrics import averages
+from jdml.metrics import averages, counts
 from jdml.retrieval import neighbours
 
 TIES = ("expected", "optimistic", "pessimistic")
@@ -245,3 +247,24 @@ def test_goldens_of_a_cut_ranking(name):
     assert found["map"] == pytest.approx(wanted["mean_average_precision"], rel=1e-9)
     assert found["mrr"] == pytest.approx(wanted["mean_reciprocal_rank"], rel=1e-9)
     assert found["precision_at_5"] == pytest.approx(wanted["precision_at_5"], rel=1e-9)
+
+
+def test_few_and_many_relevant_items_are_counted_alike(monkeypatch):
+    x, y = without_ties(classes=2)
+    x[40:60] = np.round(x[:20])
+    options = {"ks": (1, 70), "whole": True, "distance": "dot"}
+    many = metrics.retrieval(x, y, **options)
+    monkeypatch.setattr(counts, "_FEW", 10**6)
+    assert metrics.retrieval(x, y, **options) == many
+    monkeypatch.setattr(counts, "_FEW", 0)
+    assert metrics.retrieval(x, y, **options) == many
+
+
+def test_collapsed_embeddings_score_chance():
+    """All rows equal: the means of drawing 9 relevant among 1999 at random, worked out at once."""
+    found = metrics.retrieval(np.ones((2000, 3)), np.arange(2000) % 200, ks=(10,), whole=True)
+    assert found["precision_at_10"] == pytest.approx(9 / 1999)
+    # The first of h random places among t is at place j with chance C(t-j, h-1) / C(t, h).
+    chance = [math.comb(1999 - j, 8) / math.comb(1999, 9) for j in range(1, 1992)]
+    assert found["mrr"] == pytest.approx(sum(p / (j + 1) for j, p in enumerate(chance)))
+    assert found["inp"] == pytest.approx(sum(9 * p / (1999 - j) for j, p in enumerate(chance)))

@@ -239,11 +239,16 @@ def _block_size(asked: int | None, n_rows: int, proxies: Array) -> int:
     n = proxies.shape[0]
     if asked is not None:
         return min(asked, n)
-    entries = 2**20 if jax.default_backend() == "cpu" else 2**26
+    on_cpu = jax.default_backend() == "cpu"
+    entries = 2**19 if on_cpu else 2**26
     centers = proxies.shape[1] if proxies.ndim == 3 else 1
-    if n_rows * n * centers <= entries:
+    if n_rows * n * centers <= 2 * entries:
         return n
-    return min(n, max(1024, min(2048 if entries == 2**20 else n, entries // (n_rows * centers))))
+    largest = 2048 if on_cpu else n
+    size = min(n, max(512, min(largest, entries // (n_rows * centers))))
+    # Blocks that do not divide the table cost a padded copy of it, and one of its gradient.
+    near = [d for d in range(size // 2 + 1, min(n, 2 * size) + 1) if n % d == 0]
+    return min(near, key=lambda d: abs(d - size), default=size)
 
 
 # ---------------------------------------------------------------- shared by losses with a table

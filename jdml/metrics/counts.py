@@ -7,12 +7,12 @@ counts is kept of a ranking, and tied items share their places in closed form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jdml.metrics.ties import Ties
+from jdml.metrics.ties import First, Ties, recall
 
 _FEW = 32  # items for which passes over all scores are faster than a sort
 
@@ -34,7 +34,8 @@ def count(scores: np.ndarray, relevant: np.ndarray) -> Counts:
     relevant items must be entries of `scores`: a product computed anew could round differently.
     """
     there = relevant > -np.inf
-    closer, tied, hits_closer, hits_tied = np.zeros((4, *relevant.shape), np.int64)
+    fields = [np.zeros(relevant.shape, np.int64) for _ in range(4)]
+    closer, tied, hits_closer, hits_tied = fields
     for row, mine in enumerate(there):
         items = relevant[row, mine]
         closer[row, mine], tied[row, mine] = _above_and_equal(scores[row], items)
@@ -57,7 +58,8 @@ def values(counts: Counts, ks: tuple[int, ...], ties: Ties) -> dict[str, np.ndar
     relevant = counts.there.sum(axis=1)
     longest = int((counts.closer + counts.tied).max(initial=1))
     discount = np.cumsum(np.append(0.0, 1.0 / np.log2(np.arange(2, longest + 2))))
-    found = {f"recall_at_{k}": _any_hit(counts, k, ties) for k in ks}
+    first = First(*_group_of(counts, nearest=True))
+    found = {f"recall_at_{k}": recall(first, k, ties) for k in ks}
     found["precision_at_1"] = _hits_within(counts, np.ones_like(relevant), ties)
     found["r_precision"] = _hits_within(counts, relevant, ties) / relevant
     found["map_at_r"] = _average_precision(counts, relevant, ties)
@@ -134,28 +136,12 @@ def _group_of(counts: Counts, nearest: bool) -> tuple[np.ndarray, ...]:
     return tuple(np.take_along_axis(f, column[:, None], axis=1)[:, 0] for f in fields)
 
 
-def _any_hit(counts: Counts, k: int, ties: Ties) -> np.ndarray:
-    """Recall@k [b]: the chance that a relevant item is among the k nearest."""
-    closer, tied, hits = _group_of(counts, nearest=True)
-    if ties == "optimistic":
-        return (closer + 1 <= k).astype(float)
-    if ties == "pessimistic":
-        return (closer + tied - hits + 1 <= k).astype(float)
-    chance = np.zeros(len(closer))
-    for place, at in _first_places(tied, hits):
-        chance += np.where(closer + place <= k, at, 0.0)
-    return np.minimum(chance, 1.0)
-
-
 def _reciprocal_rank(counts: Counts, ties: Ties) -> np.ndarray:
     """1 over the rank [b] of the nearest relevant item."""
     closer, tied, hits = _group_of(counts, nearest=True)
     if ties != "expected":
         return 1.0 / (closer + 1 + (tied - hits) * (ties == "pessimistic"))
-    expected = np.zeros(len(closer))
-    for place, at in _first_places(tied, hits):
-        expected += at / (closer + place)
-    return expected
+    return _first_place_mean(closer, tied, hits, lambda closer, _, place: 1.0 / (closer + place))
 
 
 def _inverse_penalty(counts: Counts, relevant: np.ndarray, ties: Ties) -> np.ndarray:
@@ -164,16 +150,26 @@ def _inverse_penalty(counts: Counts, relevant: np.ndarray, ties: Ties) -> np.nda
     if ties != "expected":
         return relevant / (closer + np.where(ties == "optimistic", hits, tied))
     # The last of a random order is the first of the order read backwards.
-    expected = np.zeros(len(closer))
-    for place, at in _first_places(tied, hits):
-        expected += at * relevant / np.maximum(closer + tied + 1 - place, 1)
-    return expected
+    last = lambda closer, tied, place: 1.0 / (closer + tied + 1 - place)
+    return relevant * _first_place_mean(closer, tied, hits, last)
 
 
-def _first_places(tied: np.ndarray, hits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each place from 1, and the chance [b] that the first of `hits` random places is that one."""
-    at = hits / tied
-    for place in range(1, int((tied - hits).max(initial=0)) + 2):
-        yield place, at
-        left = tied - place
-        at = at * np.maximum(left - hits + 1, 0) / np.maximum(left, 1)
+def _first_place_mean(
+    closer: np.ndarray,
+    tied: np.ndarray,
+    hits: np.ndarray,
+    value: Callable[[Any, Any, Any], Any],
+) -> np.ndarray:
+    """The mean [b] of value(closer, tied, place), `place` the first of `hits` random places.
+
+    Queries with one group in common, as those of collapsed embeddings, are worked out once.
+    """
+    groups, which = np.unique(np.stack([closer, tied, hits]), axis=1, return_inverse=True)
+    means = np.empty(groups.shape[1])
+    for group, (before, size, inside) in enumerate(groups.T):
+        place = np.arange(1, size - inside + 2)
+        # Given that it is none of the first j, it is the next one with chance inside / (size - j).
+        later = (size - place - inside + 1) / np.maximum(size - place, 1)
+        chance = inside / size * np.cumprod(np.append(1.0, later[:-1]))
+        means[group] = (chance * value(before, size, place)).sum()
+    return means[which]

@@ -190,7 +190,7 @@ def of_queries(
 ) -> tuple[dict[str, np.ndarray], Task]:
     """The metrics of every scored query, [Q] each."""
     ties.known(rule)
-    task = task_of(asked, distance, block_size, ks := whole_numbers(ks))
+    task = task_of(asked, distance, block_size, ks := whole_numbers(ks), whole)
     if not whole:
         return lists.values(task, ks, rule), task
     parts = [counts.values(part, ks, rule) for part in _counts(task)]

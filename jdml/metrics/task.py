@@ -78,8 +78,17 @@ def labelled_gallery(
     )
 
 
-def task_of(asked: Asked, distance: Distance, block_size: int | None, ks: tuple[int, ...]) -> Task:
-    """Checks everything, drops ignored rows and lone queries, and prepares the search."""
+def task_of(
+    asked: Asked,
+    distance: Distance,
+    block_size: int | None,
+    ks: tuple[int, ...],
+    whole: bool = False,
+) -> Task:
+    """Checks everything, drops ignored rows and lone queries, and prepares the search.
+
+    `whole` where the place of every relevant item is wanted, which takes more memory.
+    """
     check_together(asked)
     labels = label_array("labels", asked.labels)
     x, kept = kept_rows(("embeddings", asked.embeddings), ("labels", labels))
@@ -99,6 +108,7 @@ def task_of(asked: Asked, distance: Distance, block_size: int | None, ks: tuple[
     most = int(relevant.max(initial=1))
     listed = max((most, *ks)) if max(ks, default=1) <= max(most, LONGEST_LIST) else most
     extra = 4 * listed  # the list, its columns and its tie groups
+    extra += 24 * most if whole else 0  # a dozen wide numbers for each relevant item
     prepared = prepare(
         x[has], gallery.index, distance, own[has], block_size, extra, ("embeddings", "gallery"),
         None if groups is None else groups[0][has], None if groups is None else groups[1],
