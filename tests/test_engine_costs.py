@@ -38,7 +38,8 @@ def compiled_step(loss: Callable, shapes: list[tuple[int, int]], **options):
     first, *table = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     labels = jax.ShapeDtypeStruct((shapes[0][0],), jnp.int32)
     step = jax.value_and_grad(lambda x, y, *w: loss(x, y, *w, **options), (0, 2)[: len(shapes)])
-    return jax.jit(step).lower(first, labels, *table).compile()
+    # As users have it, not as the other tests do, whose programs are made in a hurry.
+    return jax.jit(step).lower(first, labels, *table).compile({"xla_cpu_use_fusion_emitters": True})
 
 
 def temporaries(compiled) -> int:

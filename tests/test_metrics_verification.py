@@ -66,6 +66,11 @@ def test_verification(kind):
     assert all(math.isfinite(value) for value in found.values())
 
 
+def test_the_threshold_of_equal_errors_is_where_the_rates_meet():
+    found = metrics.verification([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    assert (found["eer"], found["eer_threshold"]) == (0.5, 0.8)
+
+
 def test_known_values():
     """Separable pairs make no error; pairs that all tie are worth a coin."""
     found = metrics.verification(*similarities("separable"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import golden_data
+import jax
 import numpy as np
 import pytest
 import references_metrics as references
+from jax.sharding import AxisType
 from sklearn import metrics as sklearn_metrics
 
 from jdml import metrics
@@ -174,6 +176,7 @@ def test_bootstrap_of_whole_classes():
     )
     low, high = metrics.bootstrap(values)
     assert high - low < 0.1
+    assert metrics.bootstrap(np.ones(7), groups=list("aaaabbc")) == (1, 1)
 
 
 def test_intervals_hold_the_means():
@@ -268,3 +271,22 @@ def test_collapsed_embeddings_score_chance():
     chance = [math.comb(1999 - j, 8) / math.comb(1999, 9) for j in range(1, 1992)]
     assert found["mrr"] == pytest.approx(sum(p / (j + 1) for j, p in enumerate(chance)))
     assert found["inp"] == pytest.approx(sum(9 * p / (1999 - j) for j, p in enumerate(chance)))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_queries_spread_over_devices(whole):
+    """Eight devices, ties, cameras, lone queries: the answer of one."""
+    rng = np.random.default_rng(8)
+    x, y = rng.integers(-2, 3, size=(150, 3)), rng.integers(0, 30, size=150)
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    options = {"ks": (1, 100), "cameras": np.arange(150) % 2, "whole": whole, "distance": "dot"}
+    wanted = metrics.retrieval(x, y, **options)
+    assert metrics.retrieval(x, y, mesh=mesh, **options) == pytest.approx(wanted, rel=1e-12)
+    assert metrics.retrieval(x, y, mesh=mesh, block_size=3, **options) == pytest.approx(wanted)
+    options["gallery_cameras"] = options.pop("cameras")
+    stream = metrics.stream_retrieval(x, y, mesh=mesh, **options)
+    state = stream.empty()
+    for part in (slice(0, 90), slice(90, 150)):
+        own = np.arange(150)[part]
+        state = stream.update(state, x[part], y[part], own, own % 2)
+    assert stream.compute(state) == pytest.approx(wanted)

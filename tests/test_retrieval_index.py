@@ -45,13 +45,22 @@ def test_an_index_split_over_devices(distance, shape):
     mesh = jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape))
     rng = np.random.default_rng(2)
     x = rng.integers(-3, 4, size=(40, 3)).astype(np.float32)
-    y = rng.integers(-3, 4, size=(1300, 3)).astype(np.float32)
-    for axis in (None, names[-1]):
+    y = rng.integers(-3, 4, size=(2500, 3)).astype(np.float32)
+    y[np.arange(40) * 60] = x  # nearest to themselves, but for own rows
+    for axis in (None, names[0]):  # parts of one and of two levels of selection
         index = retrieval.index(y, distance=distance, mesh=mesh, axis_name=axis)
         parts = mesh.size if axis is None else mesh.shape[axis]
         held = {shard.data.shape[0] for shard in index.rows.addressable_shards}
         assert held == {len(index.rows) // parts}
         equal(neighbours(x, index, k=6), neighbours(x, y, k=6, distance=distance))
+        options = {"own_rows": np.arange(40) * 60, "groups": np.arange(40) % 5, "k": 6}
+        options["gallery_groups"] = np.arange(2500) % 7
+        equal(neighbours(x, index, **options), neighbours(x, y, distance=distance, **options))
+    y = random_rows(2500, 3)
+    y[1400:] = y[1400 + np.arange(1100) % 37]  # duplicates, all in one part or at the end
+    index = retrieval.index(y, distance=distance, mesh=mesh, axis_name=names[0])
+    found, wanted = neighbours(x, index, k=6), neighbours(x, y, k=6, distance=distance)
+    np.testing.assert_array_equal(found.indices, wanted.indices)  # ties in some parts only
     distinct = random_rows(1300, 5)
     index = retrieval.index(distinct, distance=distance, mesh=mesh)
     wanted = neighbours(distinct[:30], distinct, k=5, distance=distance)
@@ -96,6 +105,9 @@ def test_queries_of_another_scale_than_the_gallery():
     with pytest.raises(ValueError, match=r"queries: got numbers up to .* expected them less than"):
         neighbours(np.float32(1e25) * far, index, k=3)
     one = retrieval.index(y[:1], distance="squared_euclidean")
+    assert neighbours(y[:1] * 1e30, retrieval.index(y[:1] * 1e30, distance="dot"), k=1).indices == 0
+    far_off = retrieval.index(np.float32(1e30) * np.ones((2, 7)), distance="euclidean")
+    assert neighbours(np.float32(2e30) * np.ones((1, 7)), far_off, k=1).indices == 0
     gap = ((np.float64(y[1]) - y[0]) ** 2).sum()
     assert neighbours(y[1:2], one, k=1).distances[0, 0] == pytest.approx(gap, rel=1e-6)
 
@@ -134,6 +146,8 @@ def test_bad_input_names_itself():
         (lambda: neighbours(y, k=1, gallery_groups=[1]), "gallery_groups: got groups without a"),
         (lambda: neighbours(y, k=8, groups=range(9)), None),
         (lambda: neighbours(y, k=1, groups=[0] * 9), "k: got 1, expected at most 0"),
+        (lambda: neighbours(y, k=9, groups=[-1] * 9), "k: got 9, expected at most 8"),
+        (lambda: neighbours(y, k=7, groups=[0, 0] + [-1] * 7), None),
     ]
     for call, message in calls:
         if message is None:
@@ -191,8 +205,8 @@ def test_faiss_behind_the_same_call(faiss, distance):
     found, wanted = neighbours(x, index, k=5), neighbours(x, y, k=5, distance=distance)
     np.testing.assert_array_equal(found.indices, wanted.indices)
     np.testing.assert_allclose(found.distances, wanted.distances, rtol=1e-4, atol=1e-5)
-    own, groups = np.arange(20) + 3, np.arange(20) % 4
-    others = np.arange(60) % 6
+    own, groups = np.arange(20) + 3, np.arange(20) % 5 - 1
+    others = np.arange(60) % 6 - 1
     options = {"own_rows": own, "groups": groups, "gallery_groups": others, "k": 5}
     found = neighbours(x, index, **options)
     wanted = neighbours(x, y, distance=distance, **options)

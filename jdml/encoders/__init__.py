@@ -3,6 +3,7 @@
 A train step takes any Linen module, or any network as an `Encoder`, a pair of pure functions.
 """
 
+from jdml.encoders.cached import cached
 from jdml.encoders.convnet import ConvNet, GeM, standardize
 from jdml.encoders.encoder import Encoder, as_encoder, linen
 from jdml.encoders.neck import Neck
@@ -15,6 +16,7 @@ __all__ = [
     "GeM",
     "Neck",
     "as_encoder",
+    "cached",
     "linen",
     "moments",
     "standardize",

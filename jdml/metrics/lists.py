@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 from jdml.metrics import task as asked
 from jdml.metrics import ties
@@ -71,7 +72,9 @@ def _rank(task: Task, rows: slice, length: int, count: bool) -> Any:
     slots = int(task.count.max()) if count else 0
     classes = Classes(task.gallery.padded_codes, task.gallery.order)
     block, gallery = block_at(task.prepared, rows), gallery_of(task.prepared)
-    return lists_of(block, gallery, mates, classes, length=length, slots=slots)
+    return lists_of(
+        block, gallery, mates, classes, length=length, slots=slots, mesh=task.gallery.mesh
+    )
 
 
 def _finish(
@@ -95,28 +98,55 @@ def scores_of_mates(scores: jax.Array, mates: Mates, order: jax.Array, slots: in
     return jnp.where(slot < mates.count[:, None], found, -jnp.inf)
 
 
-@functools.partial(jax.jit, static_argnames=("length", "slots"))
+def spread(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """`function(block, gallery, mates, classes)`, a part of the block on each device of a mesh."""
+    if mesh is None:
+        return function
+    part, everything = PartitionSpec(mesh.axis_names), PartitionSpec()
+    specs = (part, everything, part, everything)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=part, check_vma=False)
+
+
+Lists: TypeAlias = tuple[
+    jax.Array, jax.Array, tuple[tuple[jax.Array, jax.Array], ties.First] | None
+]
+
+
+@functools.partial(jax.jit, static_argnames=("length", "slots", "mesh"))
 def lists_of(
-    queries: Block, gallery: Gallery, mates: Mates, classes: Classes, *, length: int, slots: int
-) -> tuple[jax.Array, jax.Array, tuple[tuple[jax.Array, jax.Array], ties.First] | None]:
+    queries: Block,
+    gallery: Gallery,
+    mates: Mates,
+    classes: Classes,
+    *,
+    length: int,
+    slots: int,
+    mesh: Mesh | None = None,
+) -> Lists:
     """Similarities and hits of the nearest `length` + 1, [b, length + 1], and perhaps counts.
 
     With `slots`, the size of the largest class, whole rows are counted: items and relevant items
     as close as the last one of the list, and the group of the nearest relevant item. Counts
     compare similarities of one product with each other; recomputed ones could round differently.
+    A list may be longer than the candidates of a query: what stands there, at -inf, is beyond the
+    R ranks that any metric reads.
     """
+    part = functools.partial(_lists_of_part, length=length, slots=slots)
+    return spread(part, mesh)(queries, gallery, mates, classes)
+
+
+def _lists_of_part(
+    queries: Block, gallery: Gallery, mates: Mates, classes: Classes, length: int, slots: int
+) -> Lists:
     scores = similarities(queries, gallery)
     values, columns = largest(scores, length + 1)
-    # What a query may not find stands at the end, where its list is longer than its candidates.
-    hits = (classes.codes[columns] == mates.codes[:, None]) & (values > -jnp.inf)
+    hits = classes.codes[columns] == mates.codes[:, None]
     if not slots:
         return values, hits, None
     found = scores_of_mates(scores, mates, classes.order, slots)
     edge, best = values[:, length - 1 : length], found.max(axis=1, keepdims=True)
     closer, as_close, at_edge = _counts(scores, best, edge)
-    there = found > -jnp.inf
-    hits_at_edge = ((found == edge) & there).sum(axis=1)
-    nearest_hits = ((found == best) & there).sum(axis=1)
+    hits_at_edge, nearest_hits = (found == edge).sum(axis=1), (found == best).sum(axis=1)
     return values, hits, ((at_edge, hits_at_edge), ties.First(closer, as_close, nearest_hits))
 
 

@@ -34,6 +34,7 @@ def retrieval(
     distance: Distance = "cosine",
     ties: Ties = "expected",
     block_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     whole: bool = False,
     average: Average = "query",
     confidence: float | None = None,
@@ -77,6 +78,7 @@ def retrieval(
       ties: credit of items at equal distance: "expected" over their random orders, "optimistic"
         with the relevant ones first, or "pessimistic" with them last.
       block_size: queries compared at once; changes memory and speed, never the answer.
+      mesh: devices that share the queries, each with the whole gallery; None for one device.
       whole: also the metrics that need the whole ranking; several times slower.
       average: "query", or "class" for the mean over classes of the means of their queries.
       confidence: such as 0.95, for an interval of every mean by `bootstrap`, over queries or,
@@ -109,7 +111,7 @@ def retrieval(
     """
     check_average(average)
     asked = Asked(embeddings, labels, gallery, gallery_labels, own_rows, cameras, gallery_cameras)
-    values, task = of_queries(asked, ks, distance, ties, block_size, whole)
+    values, task = of_queries(asked, ks, distance, ties, block_size, whole, mesh)
     some_scored(task)
     return summary(values, task.codes, task.lone, average, confidence)
 
@@ -127,13 +129,14 @@ def by_query(
     distance: Distance = "cosine",
     ties: Ties = "expected",
     block_size: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     whole: bool = False,
 ) -> dict[str, np.ndarray]:
     """What every query scored, in the terms of `retrieval`: which are the worst, in which class.
 
     Args:
       embeddings, labels, gallery, gallery_labels, own_rows, cameras, gallery_cameras, ks,
-      distance, ties, block_size, whole: as in `retrieval`.
+      distance, ties, block_size, mesh, whole: as in `retrieval`.
 
     Returns:
       A dict from name to float64 [B], NaN where the row is ignored or has no relevant item.
@@ -147,7 +150,7 @@ def by_query(
       array([0.5, nan, 0.5, 0.5, nan])
     """
     asked = Asked(embeddings, labels, gallery, gallery_labels, own_rows, cameras, gallery_cameras)
-    values, task = of_queries(asked, ks, distance, ties, block_size, whole)
+    values, task = of_queries(asked, ks, distance, ties, block_size, whole, mesh)
     some_scored(task)
     full = {name: np.full(len(task.scored), np.nan) for name in values}
     for name, found in values.items():
@@ -187,10 +190,11 @@ def of_queries(
     rule: Ties,
     block_size: int | None,
     whole: bool,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[dict[str, np.ndarray], Task]:
     """The metrics of every scored query, [Q] each."""
     ties.known(rule)
-    task = task_of(asked, distance, block_size, ks := whole_numbers(ks), whole)
+    task = task_of(asked, distance, block_size, ks := whole_numbers(ks), whole, mesh)
     if not whole:
         return lists.values(task, ks, rule), task
     parts = [counts.values(part, ks, rule) for part in _counts(task)]
@@ -229,14 +233,25 @@ def _counts(task: Task) -> Iterator[counts.Counts]:
             mates,
             task.gallery.order,
             slots=slots,
+            mesh=task.gallery.mesh,
         )
         yield counts.count(*(np.asarray(a)[: rows.stop - rows.start] for a in found))
 
 
-@functools.partial(jax.jit, static_argnames="slots")
+@functools.partial(jax.jit, static_argnames=("slots", "mesh"))
 def _scores(
-    queries: Block, gallery: Gallery, mates: lists.Mates, order: jax.Array, *, slots: int
+    queries: Block,
+    gallery: Gallery,
+    mates: lists.Mates,
+    order: jax.Array,
+    *,
+    slots: int,
+    mesh: jax.sharding.Mesh | None,
 ) -> tuple[jax.Array, jax.Array]:
     """Similarities [b, N'] of a block, and those of the rows of each query's class, [b, slots]."""
-    scores = similarities(queries, gallery)
-    return scores, lists.scores_of_mates(scores, mates, order, slots)
+
+    def part(queries: Block, gallery: Gallery, mates: lists.Mates, order: jax.Array) -> Any:
+        scores = similarities(queries, gallery)
+        return scores, lists.scores_of_mates(scores, mates, order, slots)
+
+    return lists.spread(part, mesh)(queries, gallery, mates, order)

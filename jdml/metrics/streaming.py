@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jdml.metrics import ranking
 from jdml.metrics.ranking import Average, check_average
@@ -43,6 +44,7 @@ def stream_retrieval(
     distance: Distance = "cosine",
     ties: Ties = "expected",
     block_size: int | None = None,
+    mesh: Mesh | None = None,
     whole: bool = False,
     average: Average = "query",
 ) -> Streaming:
@@ -51,7 +53,7 @@ def stream_retrieval(
     Args:
       gallery: [N, D].
       gallery_labels: [N], integers or strings; a negative label marks a row to ignore.
-      gallery_cameras, ks, distance, ties, block_size, whole, average: as in `retrieval`.
+      gallery_cameras, ks, distance, ties, block_size, mesh, whole, average: as in `retrieval`.
 
     Returns:
       `Streaming`: `update(state, embeddings, labels, own_rows=None, cameras=None)` adds the
@@ -71,7 +73,7 @@ def stream_retrieval(
     check_average(average)
     known(ties)
     ks = ranking.whole_numbers(ks)
-    table = labelled_gallery(gallery, gallery_labels, gallery_cameras, distance)
+    table = labelled_gallery(gallery, gallery_labels, gallery_cameras, distance, mesh=mesh)
     names = _names(ks, whole)
 
     def empty() -> RetrievalSums:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jdml.retrieval.prepare import Index, Prepared, index_of, prepare, within
-from jdml.retrieval.rows import Distance, finite_rows, label_array, own_row_numbers
+from jdml.retrieval.rows import Distance, block_rows, finite_rows, label_array, own_row_numbers
 
 # Above this k, recall@k counts the items closer than the nearest relevant one, a pass over the
 # similarities; the time of a selection grows with k.
@@ -27,6 +27,7 @@ class LabelledGallery(NamedTuple):
     padded_codes: jax.Array  # int32 [N'] class, -1 where it only pads
     order: jax.Array  # int32 [n] kept rows sorted by class
     starts: np.ndarray  # int32 [C + 1] where each class starts in the order
+    mesh: Mesh | None  # devices that share the queries
 
 
 class Task(NamedTuple):
@@ -61,6 +62,7 @@ def labelled_gallery(
     distance: Distance,
     double: bool | None = None,
     names: tuple[str, str, str] = ("gallery", "gallery_labels", "gallery_cameras"),
+    mesh: Mesh | None = None,
 ) -> LabelledGallery:
     """Checks a gallery, drops the rows to ignore and prepares the rest."""
     labels = label_array(names[1], labels)
@@ -73,9 +75,16 @@ def labelled_gallery(
     padded[: len(codes)] = codes
     order = np.argsort(codes, kind="stable").astype(np.int32)
     starts = np.searchsorted(codes[order], np.arange(len(classes) + 1)).astype(np.int32)
-    return LabelledGallery(
-        index, kept, classes, codes, cameras, jnp.asarray(padded), jnp.asarray(order), starts
+    rows, pads, first, padded, order = jax.device_put(
+        (index.rows, index.pads, index.first, padded, order), everywhere(mesh)
     )
+    index = index._replace(rows=rows, pads=pads, first=first)
+    return LabelledGallery(index, kept, classes, codes, cameras, padded, order, starts, mesh)
+
+
+def everywhere(mesh: Mesh | None) -> NamedSharding | None:
+    """Where an array lies that every device of a mesh reads; None for the default device."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def task_of(
@@ -84,6 +93,7 @@ def task_of(
     block_size: int | None,
     ks: tuple[int, ...],
     whole: bool = False,
+    mesh: Mesh | None = None,
 ) -> Task:
     """Checks everything, drops ignored rows and lone queries, and prepares the search.
 
@@ -95,7 +105,7 @@ def task_of(
     cameras = camera_array("cameras", asked.cameras, kept)
     gallery = asked.gallery
     if not isinstance(gallery, LabelledGallery):
-        gallery = _gallery(asked, labels, x, distance)
+        gallery = _gallery(asked, labels, x, distance, mesh)
     codes = class_numbers(labels[kept], gallery.classes)
     own = own_row_numbers(asked.own_rows, asked.gallery is None, len(labels), len(gallery.kept))
     own = renumbered(own, gallery.kept)[kept]
@@ -115,6 +125,14 @@ def task_of(
     )  # fmt: skip
     for k in ks:
         within(k, "ks", prepared)
+    if gallery.mesh is not None:  # a block of each device
+        columns, itemsize = len(gallery.index.rows), prepared.queries.itemsize
+        share = -(-len(prepared.queries) // gallery.mesh.size)
+        share = block_rows(block_size, share, columns + extra, itemsize)
+        prepared = prepared._replace(
+            block_size=share * gallery.mesh.size,
+            gallery_groups=jax.device_put(prepared.gallery_groups, everywhere(gallery.mesh)),
+        )
     return Task(
         prepared,
         gallery,
@@ -151,17 +169,21 @@ def check_together(asked: Asked) -> None:
         raise ValueError(f"{missing}: got None, expected cameras and gallery_cameras together")
 
 
-def _gallery(asked: Asked, labels: np.ndarray, x: np.ndarray, distance: Distance) -> Any:
+def _gallery(
+    asked: Asked, labels: np.ndarray, x: np.ndarray, distance: Distance, mesh: Mesh | None
+) -> LabelledGallery:
     """The gallery that the caller gave, or the embeddings themselves."""
     if asked.gallery is None:
         names = ("embeddings", "labels", "cameras")
         return labelled_gallery(
-            asked.embeddings, labels, asked.cameras, distance, x.dtype == np.float64, names
+            asked.embeddings, labels, asked.cameras, distance, x.dtype == np.float64, names, mesh
         )
     other = label_array("gallery_labels", asked.gallery_labels)
     same_kind("gallery_labels", other, "labels", labels)
     double = np.float64 in (x.dtype, np.asarray(asked.gallery).dtype)
-    return labelled_gallery(asked.gallery, other, asked.gallery_cameras, distance, double)
+    return labelled_gallery(
+        asked.gallery, other, asked.gallery_cameras, distance, double, mesh=mesh
+    )
 
 
 def same_kind(name: str, other: np.ndarray, of: str, labels: np.ndarray) -> None:

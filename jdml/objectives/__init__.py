@@ -19,6 +19,7 @@ Any number of a loss can be a parameter too:
 from jdml.objectives.base import Batch, Objective, pairs, table
 from jdml.objectives.combine import regularized, weighted_sum, with_memory
 from jdml.objectives.face import elasticface, sphereface2, uniface
+from jdml.objectives.nested import matryoshka
 from jdml.objectives.numbers import class_size_margins, sphereface_annealing
 from jdml.objectives.parameters import Learned, learned, learned_logarithm
 from jdml.objectives.stateful import (
@@ -43,6 +44,7 @@ __all__ = [
     "elasticface",
     "learned",
     "learned_logarithm",
+    "matryoshka",
     "pairs",
     "regularized",
     "sphereface",

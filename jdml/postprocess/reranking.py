@@ -82,8 +82,8 @@ def rerank(
     rows = x if gallery is None else np.concatenate([x, y])
     if k1 >= len(rows):
         raise ValueError(f"k1: got {k1}, expected at most {len(rows) - 1}, the other items")
-    found = neighbours(rows, k=k1, distance=distance)
-    ranked = np.concatenate([np.arange(len(rows))[:, None], found.indices], axis=1)
+    found = neighbours(rows, k=k1, distance=distance).indices
+    ranked = np.concatenate([np.arange(len(rows))[:, None], found], axis=1)
     first = 0 if gallery is None else len(x)
     largest = np.empty(len(rows))
     out = np.empty((len(x), len(y)), np.float32)
@@ -95,11 +95,10 @@ def rerank(
             asked = slice(start, min(part.stop, len(x)))
             table = table[: asked.stop - start, first:]
             out[asked] = weight * table / largest[asked, None]
-    near = np.pad(found.distances.astype(np.float64), ((0, 0), (1, 0))) / largest[:, None]
-    farther = lambda item, others: (
+    apart = lambda item, others: (
         _distances(rows[item : item + 1], rows[others], distance)[0] / largest[item]
     )
-    overlap = _Encoded(ranked, near, k2, farther)
+    overlap = _Encoded(ranked, k2, apart)
     for row in range(len(x)):
         shared = overlap.shared(row)[first:]
         out[row] += (1 - weight) * (1 - shared / (2 - shared))
@@ -112,11 +111,10 @@ class _Encoded:
     def __init__(
         self,
         ranked: np.ndarray,
-        near: np.ndarray,
         k2: int,
-        farther: Callable[[int, np.ndarray], np.ndarray],
+        apart: Callable[[int, np.ndarray], np.ndarray],
     ) -> None:
-        """Lists [M, k1 + 1] with distances `near`, and `farther(item, others)` for the rest."""
+        """From lists [M, k1 + 1] of the nearest, and distances `apart(item, others)`."""
         from scipy import sparse
 
         size, k1 = len(ranked), ranked.shape[1] - 1
@@ -129,11 +127,7 @@ class _Encoded:
                 if 3 * sum(t in known for t in theirs.tolist()) > 2 * len(theirs):
                     grown.append(theirs)
             grown = np.unique(np.concatenate(grown))
-            apart = farther(item, grown)
-            # The distances of those listed have all their digits.
-            _, here, there = np.intersect1d(grown, ranked[item], return_indices=True)
-            apart[here] = near[item, there]
-            weight = np.exp(-apart)
+            weight = np.exp(-apart(item, grown))
             members.append(grown)
             weights.append(weight / weight.sum())
         starts = np.cumsum([0, *map(len, members)])

@@ -147,11 +147,11 @@ def _nearest(
 
     def part(queries: Block, gallery: Gallery) -> tuple[jax.Array, jax.Array, jax.Array]:
         start = lax.axis_index(axes) * len(gallery.rows)
-        own = queries.own_rows - start.astype(jnp.int32)
-        here = (own >= 0) & (own < len(gallery.rows))
-        queries = queries._replace(own_rows=jnp.where(here, own, -1))
+        start = start.astype(jnp.int32)
+        # A row of another part is out of bounds here, which is none.
+        queries = queries._replace(own_rows=queries.own_rows - start)
         columns, values, tied = _nearest_of(queries, gallery, k, distance, by_index)
-        return columns + start.astype(jnp.int32), values, tied[:, None]
+        return columns + start, values, tied[:, None]
 
     spread = PartitionSpec(None, axes)
     columns, values, tied = jax.shard_map(

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jdml._core import checks
-from jdml._core.devices import gather
 from jdml._core.maths import inner_products, unit
 from jdml._core.options import Array, AxisName, Number
 from jdml._core.reduce import total
-from jdml.states.rows import checked_rows
+from jdml.states.rows import checked_rows, rows_of_all
 
 
 def adacos_scale(num_classes: int) -> Array:
@@ -87,7 +86,7 @@ def update_adacos(
     mass = total(jnp.exp(logits).sum(), axis_name)
     seen = total(counts.astype(rows.dtype).sum(), axis_name)
     angles = jnp.arccos(jnp.clip(target, -1.0, 1.0))
-    median = _median(gather(angles, axis_name), gather(counts, axis_name))
+    median = _median(rows_of_all(angles, axis_name), rows_of_all(counts, axis_name))
     log_mean = current + jnp.log(mass / jnp.maximum(seen, 1.0))
     following = log_mean / jnp.cos(jnp.minimum(math.pi / 4, median))
     usable = (seen > 0) & (mass > 0)

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jdml._core import checks
-from jdml._core.devices import gather
 from jdml._core.options import Array, AxisName
-from jdml.states.rows import checked_rows
+from jdml.states.rows import checked_rows, rows_of_all
 
 
 class Memory(NamedTuple):
@@ -80,7 +79,7 @@ def push(
     """
     embeddings, labels, exists = checked_rows(embeddings, labels, where)
     checks.same_width("embeddings", embeddings, "the memory", state.embeddings)
-    embeddings, labels, exists = (gather(x, axis_name) for x in (embeddings, labels, exists))
+    embeddings, labels, exists = (rows_of_all(x, axis_name) for x in (embeddings, labels, exists))
     size = state.labels.shape[0]
     order = jnp.cumsum(exists.astype(jnp.int32)) - 1
     count = order[-1] + 1

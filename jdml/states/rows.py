@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jdml._core import checks
-from jdml._core.options import Array
+from jdml._core.devices import vary
+from jdml._core.options import Array, AxisName
 
 
 def plain_rows(embeddings: Array) -> Array:
@@ -32,3 +33,15 @@ def checked_rows(
         checks.boolean("where", where)
         exists &= where
     return embeddings, labels, exists
+
+
+def rows_of_all(x: Array, axis_name: AxisName | None) -> Array:
+    """The rows of all devices, in the order of the devices, known to be the same on all of them.
+
+    A state is replicated, so what a rule makes it of has to be typed so under `shard_map`. That
+    is no way to gather what has a gradient.
+    """
+    if axis_name is None:
+        return x
+    axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    return lax.all_gather(vary(x, axes), axis_name, tiled=True, to="invarying")

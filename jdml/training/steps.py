@@ -15,6 +15,7 @@ from jax import lax
 from jdml._core.options import Array
 from jdml.encoders import as_encoder
 from jdml.objectives import Objective
+from jdml.training.tables import class_tables, over_classes
 
 Batch: TypeAlias = Mapping[str, Any]
 
@@ -88,6 +89,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     augment: Callable[[Array, Array], Array] | None = None,
     axis_name: str | None = None,
+    class_axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of gradient descent on the loss of the whole batch.
 
@@ -105,6 +107,8 @@ def train_step(
       optimizer: the one that made the state.
       augment: `augment(keys [B], images) -> images`.
       axis_name: mapped batch axis, under `pmap` and `shard_map`.
+      class_axis_name: axis of the mesh in context over which class tables are split, as
+        `class_specs` says; `parallel` sets it. An objective without a table takes no notice.
 
     Returns:
       The next state, and {"loss", "gradient_norm"}: the loss before the step and the norm of its
@@ -128,6 +132,9 @@ def train_step(
     row_keys, dropout_key = _keys(state, images.shape[0], axis_name)
     if augment is not None:
         images = augment(row_keys(), images)
+    loss_of_rows: Callable[..., Array] = functools.partial(objective.loss, axis_name=axis_name)
+    if class_axis_name is not None and class_tables(state.params["objective"]):
+        loss_of_rows = over_classes(loss_of_rows, state, class_axis_name)
 
     def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
         embeddings, encoder_state = network.apply(
@@ -139,9 +146,7 @@ def train_step(
             where=where,
             axis_name=axis_name,
         )
-        loss = objective.loss(
-            params["objective"], state.objective_state, embeddings, batch, axis_name=axis_name
-        )
+        loss = loss_of_rows(params["objective"], state.objective_state, embeddings, batch)
         return loss, (embeddings, encoder_state)
 
     (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
