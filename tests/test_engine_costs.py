@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -39,7 +40,10 @@ def compiled_step(loss: Callable, shapes: list[tuple[int, int]], **options):
     labels = jax.ShapeDtypeStruct((shapes[0][0],), jnp.int32)
     step = jax.value_and_grad(lambda x, y, *w: loss(x, y, *w, **options), (0, 2)[: len(shapes)])
     # As users have it, not as the other tests do, whose programs are made in a hurry.
-    return jax.jit(step).lower(first, labels, *table).compile({"xla_cpu_use_fusion_emitters": True})
+    options = (
+        {"xla_cpu_use_fusion_emitters": True} if "emitters" in os.environ["XLA_FLAGS"] else None
+    )
+    return jax.jit(step).lower(first, labels, *table).compile(options)
 
 
 def temporaries(compiled) -> int:

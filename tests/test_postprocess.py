@@ -180,7 +180,10 @@ X = np.eye(3)
         (lambda: postprocess.expand_queries(X, alpha=-1.0), "alpha: got -1.0, expected a number"),
         (lambda: postprocess.expand_queries(X, np.eye(2)), "gallery: got rows of 2 dimensions"),
         (lambda: postprocess.augment_database(X * np.nan, k=1), "gallery: row 0 holds NaN"),
-        (lambda: postprocess.rerank(X, k1=3, k2=1), "k1: got 3, expected at most 2, the other items"),
+        (
+            lambda: postprocess.rerank(X, k1=3, k2=1),
+            "k1: got 3, expected at most 2, the other items",
+        ),
         (lambda: postprocess.rerank(X, k1=1, k2=3), "k2: got 3, expected at most k1"),
         (lambda: postprocess.rerank(X, k1=1, k2=1, weight=2), "weight: got 2, expected a number"),
         (lambda: postprocess.rerank(X, k1=1, k2=1, distance="dot"), "distance: got 'dot', exp"),

@@ -15,6 +15,7 @@ parameters are those of a single device.
 
 from jdml.training.devices import fill_up, parallel, parallel_eval
 from jdml.training.optimizer import optimizer, schedule
+from jdml.training.prefetch import prefetch
 from jdml.training.steps import TrainState, create_state, embed, eval_step, train_step
 from jdml.training.tables import class_specs
 
@@ -28,6 +29,7 @@ __all__ = [
     "optimizer",
     "parallel",
     "parallel_eval",
+    "prefetch",
     "schedule",
     "train_step",
 ]

@@ -30,16 +30,25 @@ class Parallel:
     def __init__(self, step: Callable[..., Any], layout: Layout, check_vma: bool):
         self.mesh = layout.mesh
         self._step, self._layout, self._check_vma = step, layout, check_vma
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._programs: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; the state that goes in is donated."""
         batch, state = self.put(batch), self.place(state)
-        structure = jax.tree.structure(state)
-        run = self._compiled.get(structure)
-        if run is None:
-            run = self._compiled[structure] = self._wrap(self._layout.shardings(state))
-        return run(state, dict(batch))
+        return self._program(state)(state, dict(batch))
+
+    def lower(self, state: TrainState, batch: Batch) -> Any:
+        """What `jax.jit(...).lower` gives: `.compile()` tells memory, cost and the program.
+
+        Args:
+          state: as for a step; it is not donated.
+          batch: as for a step.
+
+        Returns:
+          A `jax.stages.Lowered`.
+        """
+        batch, state = self.put(batch), self.place(state)
+        return self._program(state).lower(state, dict(batch))
 
     def put(self, batch: Batch) -> Batch:
         """Starts to bring a batch to the devices and does not wait for it.
@@ -63,6 +72,12 @@ class Parallel:
           The state where the step wants it, which is also what a checkpoint is restored into.
         """
         return self._layout.place(state)
+
+    def _program(self, state: TrainState) -> Any:
+        structure = jax.tree.structure(state)
+        if structure not in self._programs:
+            self._programs[structure] = self._wrap(self._layout.shardings(state))
+        return self._programs[structure]
 
     def _wrap(self, shardings: Any) -> Callable[..., Any]:
         layout, step = self._layout, self._step
