@@ -7,11 +7,11 @@ import re
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is compiling: one module in one piece, by the older and quicker emitters
 # where jaxlib still has them. It dies of a flag that it does not know.
-HURRIED = "--xla_cpu_parallel_codegen_split_count=1"
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    HURRIED += " --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {HURRIED}"
-
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 " + (
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
+    if importlib.metadata.version("jaxlib").startswith("0.10.")
+    else "--xla_cpu_parallel_codegen_split_count=1"
+)
 
 import jax
 import pytest

@@ -40,10 +40,9 @@ def compiled_step(loss: Callable, shapes: list[tuple[int, int]], **options):
     labels = jax.ShapeDtypeStruct((shapes[0][0],), jnp.int32)
     step = jax.value_and_grad(lambda x, y, *w: loss(x, y, *w, **options), (0, 2)[: len(shapes)])
     # As users have it, not as the other tests do, whose programs are made in a hurry.
-    options = (
-        {"xla_cpu_use_fusion_emitters": True} if "emitters" in os.environ["XLA_FLAGS"] else None
-    )
-    return jax.jit(step).lower(first, labels, *table).compile(options)
+    hurried = "emitters" in os.environ["XLA_FLAGS"]
+    careful = {"xla_cpu_use_fusion_emitters": True} if hurried else None
+    return jax.jit(step).lower(first, labels, *table).compile(careful)
 
 
 def temporaries(compiled) -> int:

@@ -297,7 +297,11 @@ class Layout:
             return state
         shardings = self.shardings(state)
         there = jax.tree.map(lambda x, s: getattr(x, "sharding", None) == s, state, shardings)
-        return state if jax.tree.all(there) else jax.device_put(state, shardings)
+        if jax.tree.all(there):
+            return state
+        one_process = len(self.local) == self.count
+        put = jax.device_put if one_process else spread
+        return jax.tree.map(put, state, shardings)
 
     def put(self, batch: Mapping[str, Any]) -> _Placed:
         """The rows of this process on its devices."""
@@ -324,6 +328,25 @@ class Layout:
         if len(self.local) == self.count:
             return jax.device_put(x, self.split)
         return jax.make_array_from_process_local_data(self.split, np.asarray(x))
+
+
+def spread(x: Any, sharding: NamedSharding) -> Array:
+    """An array that every process holds whole, as one array over the devices of all processes.
+
+    Args:
+      x: equal on all processes; a random key is fine.
+      sharding: over devices of several processes. An array that lies on them is moved.
+
+    Returns:
+      An array of that sharding.
+    """
+    if not getattr(x, "is_fully_addressable", True):
+        return jax.jit(lambda x: x, out_shardings=sharding)(x)
+    if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        rows = np.asarray(x)
+        return jax.make_array_from_callback(rows.shape, sharding, lambda at: rows[at])
+    wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(x))
+    return jax.jit(wrap, out_shardings=sharding)(spread(jax.random.key_data(x), sharding))
 
 
 def _longer(x: Any, missing: int) -> Any:
