@@ -21,7 +21,7 @@ from jdml._core.maths import measure
 from jdml._core.options import Array, Distance, Pairs, Reduction, by_anchor, flat
 from jdml._core.reduce import Term, log_add, log_sum_exp, weigh
 from jdml._core.sides import Anchors
-from jdml._core.stream import hoist
+from jdml._core.stream import hoist, join, split
 
 Side = Literal["positives", "negatives", "all"]
 
@@ -115,9 +115,8 @@ def mirrored(
     n = anchors.rows.shape[0]
     count = math.ceil(n / size)
     size = math.ceil(n / count)
-    cut = lambda x: _padded(x, count * size).reshape(count, size, *x.shape[1:])
-    rows = cut(anchors.rows)
-    tiles = Tiles(cut(anchors.labels), cut(anchors.exists), cut(anchors.index))
+    whole = anchors.rows, Tiles(anchors.labels, anchors.exists, anchors.index)
+    rows, tiles = split(whole, count, size)
     example = rows[0], jax.tree.map(lambda x: x[0], tiles)
 
     def entries(x: Array, y: Array, mine: Tiles, theirs: Tiles) -> list[Term]:
@@ -133,14 +132,10 @@ def mirrored(
     )
     hoisted, consts = hoist(entries, example[0], example[0], example[1], example[1])
     sums = _row_sums(hoisted, logs, (rows, tiles, consts))
-    values, weights = ([x.reshape(-1)[:n] for x in part] for part in sums)
+    values, weights = join(sums, n)
     if isinstance(formula, Folded):
         return [weigh(*term, reduction) for term in formula.combine(*values)]
     return [(num, lax.stop_gradient(den)) for num, den in zip(values, weights)]
-
-
-def _padded(x: Array, length: int) -> Array:
-    return jnp.pad(x, [(0, length - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
 
 
 def _active(value: Array, weight: Array, reduction: Reduction) -> Term:

@@ -22,7 +22,6 @@ from jdml._core.maths import inner_products, unit
 from jdml._core.options import Array, AxisName, Reduction
 from jdml._core.reduce import combine, weigh
 
-
 # Scores of so many (row, class) pairs are kept for the backward pass, which saves one product of
 # four; those of more are computed again.
 _MOST_KEPT = 2**24
