@@ -290,3 +290,12 @@ def test_queries_spread_over_devices(whole):
         own = np.arange(150)[part]
         state = stream.update(state, x[part], y[part], own, own % 2)
     assert stream.compute(state) == pytest.approx(wanted)
+
+
+def test_a_perfect_ranking_scores_one():
+    y = np.arange(140) // 7
+    found = metrics.retrieval(np.eye(20)[y] + 0.001, y, ks=(1, 6), whole=True, ties="optimistic")
+    assert set(found.values()) == {1.0, 140, 0}
+    far_apart = np.random.default_rng(0).normal(size=(140, 3)) + 100.0 * y[:, None]
+    found = metrics.retrieval(far_apart, y, ks=(1, 6), whole=True, distance="euclidean")
+    assert set(found.values()) == {1.0, 140, 0}

@@ -311,7 +311,7 @@ def _has_mirror(problem: _Problem, given: Inputs) -> bool:
 def _mirrored(problem: _Problem, anchors: Anchors, size: int, reduction: Reduction) -> Array:
     """The loss from square tiles that hold about as much as a block of rows would."""
     n = anchors.rows.shape[0]
-    tile = max(size, math.isqrt(size * n))
+    tile = 2 ** math.ceil(math.log2(max(size, math.isqrt(size * n))))
     if jax.default_backend() == "cpu":
         tile = max(size, min(tile, 512))  # in a core's cache
     formula: Any = problem.formula

@@ -239,9 +239,9 @@ def _block_size(asked: int | None, n_rows: int, proxies: Array) -> int:
     if asked is not None:
         return min(asked, n)
     on_cpu = jax.default_backend() == "cpu"
-    entries = 2**19 if on_cpu else 2**26
+    entries = 2**18 if on_cpu else 2**26
     centers = proxies.shape[1] if proxies.ndim == 3 else 1
-    if n_rows * n * centers <= 2 * entries:
+    if n_rows * n * centers <= 4 * entries:
         return n
     largest = 2048 if on_cpu else n
     size = min(n, max(512, min(largest, entries // (n_rows * centers))))

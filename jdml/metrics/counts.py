@@ -71,7 +71,8 @@ def values(counts: Counts, ks: tuple[int, ...], ties: Ties) -> dict[str, np.ndar
     found["mrr"] = _reciprocal_rank(counts, ties)
     found["ndcg"] = _gain(counts, np.full_like(relevant, longest), discount, ties)
     found["inp"] = _inverse_penalty(counts, relevant, ties)
-    return found
+    # A perfect ranking scores 1, not the last bits beside it that closed forms leave.
+    return {name: np.where(scores > 1 - 1e-12, 1.0, scores) for name, scores in found.items()}
 
 
 def _places(counts: Counts, cutoff: np.ndarray, ties: Ties) -> tuple[np.ndarray, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+_MEMBERS = 8  # columns of a group; galleries are padded to a multiple of its square
 
 
 class Block(NamedTuple):
@@ -47,19 +48,18 @@ def similarities(block: Block, gallery: Gallery) -> jax.Array:
 def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k largest of each row, largest first, and their columns; any of several equal ones.
 
-    In two levels: a row is seen as groups of strided columns; the k largest entries lie in the k
-    groups with the largest maxima. Several times faster than one selection over the whole row.
+    By levels: a row is seen as groups of eight strided columns; the k largest entries lie in the k
+    groups with the largest maxima, which are found in the same way. Several times faster than one
+    selection over the whole row.
     """
     rows, size = scores.shape
-    members = 1 << int(math.log2(max(size / k, 1)) / 2)  # near the square root: least work
-    members = min(members, 64)
-    groups = size // members
-    if size < 1024 or members < 4:
+    if size < max(1024, 32 * k) or size % _MEMBERS:
         return top_k(scores, k)
-    grouped = scores.reshape(rows, members, groups)
-    _, chosen = top_k(grouped.max(axis=1), k)
+    groups = size // _MEMBERS
+    grouped = scores.reshape(rows, _MEMBERS, groups)
+    _, chosen = largest(grouped.max(axis=1), k)
     candidates = jnp.take_along_axis(grouped, chosen[:, None, :], axis=2)
-    values, place = top_k(candidates.reshape(rows, members * k), k)
+    values, place = top_k(candidates.reshape(rows, _MEMBERS * k), k)
     return values, place // k * groups + jnp.take_along_axis(chosen, place % k, axis=1)
 
 
