@@ -36,10 +36,11 @@ def _squared(x: Array, y: Array, needed: Array | None) -> Array:
     Where any needed pair is that close, differences are summed feature by feature instead. The
     correction is a constant to autodiff: both forms have the same derivative.
     """
-    center = lax.stop_gradient(
-        y.mean(axis=0, keepdims=True)
-    )  # a far common offset costs digits too
-    x, y = x - center, y - center
+    # A far common offset costs digits too.
+    center = lax.stop_gradient(y.mean(axis=0, keepdims=True))
+    one = x is y
+    x = x - center
+    y = x if one else y - center
     scale = (x * x).sum(axis=-1)[:, None] + (y * y).sum(axis=-1)[None, :]
     gram = scale - 2.0 * inner_products(x, y)
     rows_x, rows_y, rough, size = lax.stop_gradient((x, y, gram, scale))

@@ -39,8 +39,23 @@ def unit(rows: Array, order: float = 2.0) -> Array:
 
 
 def inner_products(x: Array, y: Array) -> Array:
-    """x @ y.T at the highest precision: [B, D] x [R, D] -> [B, R]."""
-    return _inner_products(x, y)
+    """x @ y.T at the highest precision: [B, D] x [R, D] -> [B, R].
+
+    With one array on both sides the gradient takes one product, not two.
+    """
+    return _gram(x) if x is y else _inner_products(x, y)
+
+
+@jax.custom_jvp
+def _gram(x: Array) -> Array:
+    return _inner_products(x, x)
+
+
+@_gram.defjvp
+def _gram_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    half = _inner_products(dx, x)
+    return _gram(x), half + half.T
 
 
 @jax.custom_jvp

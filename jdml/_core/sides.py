@@ -80,7 +80,9 @@ def both_sides(given: Inputs, distance: Distance, between: bool) -> tuple[Anchor
     rows = prepare(distance, cleared)
     anchors = Anchors(rows, given.labels, exists, weights, own, index)
     anchors = find_mates(given.kind, anchors, references)
-    references = references._replace(rows=prepare(distance, references.rows))
+    alone = given.refs is None and given.axis_name is None
+    # One array for both sides, where it is one: products of a matrix with itself cost less.
+    references = references._replace(rows=rows if alone else prepare(distance, references.rows))
     if between:
         rows = references.rows
         apart = _apart(given, references).astype(rows.dtype)
