@@ -194,6 +194,16 @@ def test_intervals_hold_the_means():
 
 # ---------------------------------------------------------------- goldens
 
+# What the package's metrics are called here.
+NAMES = {
+    "mean_average_precision": "map",
+    "mean_average_precision_at_r": "map_at_r",
+    "mean_reciprocal_rank": "mrr",
+    "precision_at_1": "precision_at_1",
+    "precision_at_5": "precision_at_5",
+    "r_precision": "r_precision",
+}
+
 
 @pytest.mark.parametrize("name", sorted(golden_data.entries("accuracy")))
 def test_goldens(name):
@@ -205,14 +215,6 @@ def test_goldens(name):
     own = np.arange(len(x)) if gallery is not None and entry["ref_includes_query"] else None
     options = {"gallery": gallery, "gallery_labels": labels, "own_rows": own, "ks": (5,)}
     options |= {"distance": "euclidean", "whole": True}
-    names = {
-        "mean_average_precision": "map",
-        "mean_average_precision_at_r": "map_at_r",
-        "mean_reciprocal_rank": "mrr",
-        "precision_at_1": "precision_at_1",
-        "precision_at_5": "precision_at_5",
-        "r_precision": "r_precision",
-    }
     by_query = metrics.by_query(x, y, **options)
     seen = 0
     for result in entry["results"]:
@@ -220,7 +222,7 @@ def test_goldens(name):
         if result["k"] is None:
             average = "class" if result.get("avg_of_avgs") else "query"
             found = metrics.retrieval(x, y, average=average, **options)
-            for theirs, ours in names.items():
+            for theirs, ours in NAMES.items():
                 value = found[ours]
                 if result.get("return_per_class"):
                     value = list(metrics.per_class(by_query[ours], y).values())
@@ -236,20 +238,47 @@ def test_goldens(name):
 
 @pytest.mark.parametrize("name", sorted(golden_data.entries("accuracy")))
 def test_goldens_of_a_cut_ranking(name):
-    """Only the 7 nearest are listed: what is not in a list was never found."""
+    """Only the nearest are listed, 7 or the largest class: what is not listed was never found."""
     entry = golden_data.entries("accuracy")[name]
     data = {key: golden_data.array(path) for key, path in entry["arrays"].items()}
     x, y = data["query"], data["query_labels"]
     gallery, labels = data.get("reference"), data.get("reference_labels", y)
-    own = np.arange(len(x)) if entry["ref_includes_query"] else np.full(len(x), -1)
+    itself = gallery is None or entry["ref_includes_query"]
+    own = np.arange(len(x)) if itself else np.full(len(x), -1)
     given = {"own_rows": own} if gallery is not None else {}
-    nearest = neighbours(x, gallery, k=7, distance="euclidean", **given).indices
     relevant = [set(np.flatnonzero(labels == label)) - {i} for i, label in zip(own, y)]
-    found = metrics.from_lists(nearest.tolist(), relevant, ks=(1, 5))
-    (wanted,) = (r["metrics"] for r in entry["results"] if r["k"] == 7 and len(r) == 2)
-    assert found["map"] == pytest.approx(wanted["mean_average_precision"], rel=1e-9)
-    assert found["mrr"] == pytest.approx(wanted["mean_reciprocal_rank"], rel=1e-9)
-    assert found["precision_at_5"] == pytest.approx(wanted["precision_at_5"], rel=1e-9)
+    largest = int(np.unique(labels, return_counts=True)[1].max()) - itself
+    complete = metrics.by_query(
+        x, y, gallery=gallery, gallery_labels=data.get("reference_labels"), distance="euclidean",
+        own_rows=own if itself and gallery is not None else None,
+    )  # fmt: skip
+    seen = 0
+    for cut in (7, largest):
+        nearest = neighbours(x, gallery, k=cut, distance="euclidean", **given).indices.tolist()
+        whole = metrics.from_lists(nearest, relevant, ks=(1, 5))
+        each = [
+            metrics.from_lists([found], [wanted], ks=(1, 5)) if wanted else None
+            for found, wanted in zip(nearest, relevant)
+        ]
+        for result in entry["results"]:
+            if result["k"] != (7 if cut == 7 else "max_bin_count"):
+                continue
+            for theirs, value in result["metrics"].items():
+                ours = NAMES[theirs]
+                if ours in ("map_at_r", "r_precision"):  # read no further than a class is large
+                    scores = complete[ours]
+                else:
+                    scores = [np.nan if found is None else found[ours] for found in each]
+                classes = list(metrics.per_class(scores, y).values())
+                if result.get("return_per_class"):
+                    assert classes == pytest.approx(value, rel=1e-9), (cut, theirs)
+                elif result.get("avg_of_avgs"):
+                    assert np.mean(classes) == pytest.approx(value, rel=1e-9), (cut, theirs)
+                else:
+                    mean = whole.get(ours, np.nanmean(scores))
+                    assert mean == pytest.approx(value, rel=1e-9), (cut, theirs)
+                seen += 1
+    assert seen == 30
 
 
 def test_few_and_many_relevant_items_are_counted_alike(monkeypatch):

@@ -69,6 +69,7 @@ def framed(axes: Any, image: np.ndarray, right: bool | None) -> None:
 
 
 def legend_below(axes: Any, below: float = -0.16, **options: Any) -> None:
+    """A legend without a frame under the axes, `below` in their heights."""
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, below), **options)
 
 

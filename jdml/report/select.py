@@ -8,6 +8,7 @@ import numpy as np
 
 
 def expect(ok: bool | np.bool, name: str, got: np.ndarray, expected: str) -> None:
+    """Raises the one line of a wrong array, unless ok."""
     if not ok:
         raise ValueError(f"{name}: got {got.dtype}{list(got.shape)}, expected {expected}")
 
@@ -26,6 +27,7 @@ def as_pictures(name: str, images: Any, labels: np.ndarray) -> np.ndarray:
 
 
 def unit_rows(embeddings: Any, labels: np.ndarray) -> np.ndarray:
+    """Rows [N, D] of length 1, checked against their labels; a row of zeros stays."""
     rows = np.asarray(embeddings, np.float32)
     expect(rows.ndim == 2, "embeddings", rows, "[N, D]")
     expect(labels.shape == (len(rows),), "labels", labels, f"[{len(rows)}], one a row")
