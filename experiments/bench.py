@@ -1,6 +1,7 @@
 """Measures speed and memory of the losses beside pytorch-metric-learning and faiss.
 
 python -m experiments.bench                          # a quick set, under five minutes
+python -m experiments.bench --targets                # every size that has a target
 python -m experiments.bench --full                   # every size and every loss
 python -m experiments.bench --only contrastive,arcface
 python -m experiments.bench --out experiments/results --full
@@ -44,16 +45,17 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
 
     only = options.only.split(",") if options.only else []
     try:
-        rows = list(bench_table.chosen(bench_table.ROWS, only, options.full))
+        rows = list(bench_table.chosen(bench_table.ROWS, only, options.set))
         files.make(options.out)
     except ValueError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 2
+    full = options.set == "full"
     report = bench_show.Report(missing=bench_sides.missing())
     say(report, len(rows), options)
-    effort = (bench_clock.FULL if options.full else bench_clock.QUICK).waiting(options.patience)
+    effort = (bench_clock.FULL if full else bench_clock.QUICK).waiting(options.patience)
     try:
-        run(report, rows, effort, all_losses=options.full and not only)
+        run(report, rows, effort, all_losses=full and not only)
         report.complete = True
     except KeyboardInterrupt:
         print("stopped; what was measured so far is kept", file=sys.stderr)
@@ -76,8 +78,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sets = made.add_mutually_exclusive_group()
-    sets.add_argument("--quick", action="store_true", help="the quick set (the default)")
-    sets.add_argument("--full", action="store_true", help="every size, and every first call")
+    for name, what in (
+        ("quick", "the quick set (the default)"),
+        ("targets", "the quick set and every size that has a target"),
+        ("full", "every size, and every first call"),
+    ):
+        sets.add_argument(f"--{name}", dest="set", action="store_const", const=name, help=what)
+    made.set_defaults(set="quick")
     made.add_argument("--only", default="", metavar="NAMES", help="losses, such as contrastive")
     made.add_argument(
         "--patience",
@@ -94,7 +101,7 @@ def say(report: Report, count: int, options: argparse.Namespace) -> None:
     machine = report.machine
     print(
         f"{count} rows on {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_gib']} GiB; {'full' if options.full else 'quick'} set"
+        f"{machine['memory_gib']} GiB; {options.set} set"
     )
     if report.missing:
         print(

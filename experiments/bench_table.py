@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jdml import distances, losses, metrics, miners, retrieval
 
+Set = Literal["quick", "targets", "full"]
 Kind = Literal["pairs", "table", "retrieval", "neighbours"]
 GIB = 2**30
 
@@ -325,15 +326,15 @@ ROWS: tuple[Row, ...] = (
 )
 
 
-def chosen(rows: Sequence[Row], only: Sequence[str], full: bool) -> Iterator[tuple[Row, Size]]:
+def chosen(rows: Sequence[Row], only: Sequence[str], which: Set) -> Iterator[tuple[Row, Size]]:
     """The rows and sizes to measure.
 
     Args:
       rows: all of them.
       only: names of functions (`contrastive`) or of rows (`batch hard` finds `triplet, batch
         hard`); all rows if there is none.
-      full: all sizes, not only the quick ones. A row asked for that has no quick size gives its
-        first.
+      which: "quick" is a few sizes, "targets" also those with something to reach, "full" all. A row
+        asked for by name that has none of them gives its first.
 
     Raises:
       ValueError: a name that no row has.
@@ -343,11 +344,16 @@ def chosen(rows: Sequence[Row], only: Sequence[str], full: bool) -> Iterator[tup
         if not any(_is_named(row, word) for row in rows):
             known = ", ".join(dict.fromkeys(row.loss.__name__ for row in rows))
             raise ValueError(f"only: got {word!r}, expected some of {known}")
+    takes: dict[Set, Callable[[Size], bool]] = {
+        "full": lambda size: True,
+        "targets": lambda size: size.quick or size.target is not None,
+        "quick": lambda size: size.quick,
+    }
     for row in rows:
         if wanted and not any(_is_named(row, word) for word in wanted):
             continue
-        quick = [size for size in row.sizes if size.quick] or list(row.sizes[: bool(wanted)])
-        yield from ((row, size) for size in (row.sizes if full else quick))
+        some = [size for size in row.sizes if takes[which](size)] or row.sizes[: bool(wanted)]
+        yield from ((row, size) for size in some)
 
 
 def _is_named(row: Row, word: str) -> bool:

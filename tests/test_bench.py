@@ -71,23 +71,24 @@ def test_rows_have_names_of_their_own_and_growing_sizes():
 
 
 def test_the_quick_set_is_part_of_the_full_one():
-    quick, full = (list(chosen(ROWS, [], full)) for full in (False, True))
-    assert 0 < len(quick) < len(full)
-    assert all(pair in full for pair in quick)
+    quick, targets, full = (list(chosen(ROWS, [], which)) for which in ("quick", "targets", "full"))
+    assert 0 < len(quick) < len(targets) < len(full)
+    assert all(pair in full for pair in targets) and all(pair in targets for pair in quick)
+    assert all(pair in targets for pair in full if pair[1].target)
     assert max(size.rows for row, size in quick if row.kind == "pairs") <= 4096
 
 
 def test_only_finds_functions_and_rows():
-    names = {row.name for row, _ in chosen(ROWS, ["triplet", " SupCon"], True)}
+    names = {row.name for row, _ in chosen(ROWS, ["triplet", " SupCon"], "full")}
     assert {"triplet, all", "triplet, batch hard", "SupCon"} <= names
     assert not any("contrastive" in name for name in names)
-    assert {row.name for row, _ in chosen(ROWS, ["batch hard"], True)} == {"triplet, batch hard"}
+    assert {row.name for row, _ in chosen(ROWS, ["batch hard"], "full")} == {"triplet, batch hard"}
     with pytest.raises(ValueError, match=r"^only: got 'tripel', expected some of triplet"):
-        list(chosen(ROWS, ["tripel"], False))
+        list(chosen(ROWS, ["tripel"], "quick"))
 
 
 def test_only_without_a_quick_size_takes_the_smallest():
-    assert [size.rows for _, size in chosen(ROWS, ["neighbours"], False)] == [20_000]
+    assert [size.rows for _, size in chosen(ROWS, ["neighbours"], "quick")] == [20_000]
 
 
 def test_work_counts_the_products_that_nobody_can_avoid():
