@@ -1,8 +1,10 @@
 """Encoders: networks from images to embeddings, in Flax Linen, and the neck that they share.
 
-A train step takes any Linen module, or any network as an `Encoder`, a pair of pure functions.
+A train step takes any Linen module, or any network as an `Encoder`, a pair of pure functions;
+`nnx` makes one of a Flax NNX model.
 """
 
+from jdml.encoders.adapters import nnx
 from jdml.encoders.cached import cached
 from jdml.encoders.convnet import ConvNet, GeM, standardize
 from jdml.encoders.encoder import Encoder, as_encoder, linen
@@ -19,5 +21,6 @@ __all__ = [
     "cached",
     "linen",
     "moments",
+    "nnx",
     "standardize",
 ]

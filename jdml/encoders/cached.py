@@ -90,12 +90,12 @@ def cached(encoder: Any, chunks: int) -> Encoder:
         if key is not None:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(chunks))
         # Where devices share the parameters, their gradient is summed over them once, not a piece.
-        shared = vary((params, state), sorted(varying_axes(images)))
+        shared = vary(params, sorted(varying_axes(images)))
 
         def embed(given: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             images, where, key = given
             embeddings, following = network.apply(
-                *shared, images, train=train, key=key, where=where, axis_name=axis_name
+                shared, state, images, train=train, key=key, where=where, axis_name=axis_name
             )
             return embeddings, lax.stop_gradient(following) if train else None
 

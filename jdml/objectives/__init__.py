@@ -7,7 +7,8 @@ An `Objective` is a triple of functions, as an Optax optimizer is a pair:
     update(state, params, embeddings, batch, *, axis_name=None) -> state
 
 `params` are learned by gradient (class tables), `state` is rewritten by rules (centers, memory,
-scales), `batch` holds "labels" [B] and may hold "where" and "weights" [B]. Combinators take
+scales), `batch` holds "labels" [B] and may hold "where" and "weights" [B]. Where class tables are
+split over a mapped axis, loss and update take its name as `class_axis_name`. Combinators take
 objectives and give one back.
 
 Any number of a loss can be a parameter too:
@@ -19,9 +20,11 @@ Any number of a loss can be a parameter too:
 from jdml.objectives.base import Batch, Objective, pairs, table
 from jdml.objectives.combine import regularized, weighted_sum, with_memory
 from jdml.objectives.face import elasticface, sphereface2, uniface
+from jdml.objectives.lazy import lazy_rows
 from jdml.objectives.nested import matryoshka
 from jdml.objectives.numbers import class_size_margins, sphereface_annealing
 from jdml.objectives.parameters import Learned, learned, learned_logarithm
+from jdml.objectives.sampled import sample_classes, sampled
 from jdml.objectives.stateful import (
     adacos,
     adaface,
@@ -42,11 +45,14 @@ __all__ = [
     "curricularface",
     "dynamic_soft_margin",
     "elasticface",
+    "lazy_rows",
     "learned",
     "learned_logarithm",
     "matryoshka",
     "pairs",
     "regularized",
+    "sample_classes",
+    "sampled",
     "sphereface",
     "sphereface2",
     "sphereface_annealing",

@@ -42,11 +42,9 @@ def weighted_sum(*parts: tuple[float, Objective]) -> Objective:
         ]
         return sum(values[1:], start=values[0])
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         return tuple(
-            part.update(s, p, embeddings, batch, axis_name=axis_name)
+            part.update(s, p, embeddings, batch, **shared)
             for (_, part), p, s in zip(parts, params, state)
         )
 
@@ -133,12 +131,10 @@ def with_memory(objective: Objective, size: int, *, weight: float = 1.0) -> Obje
             params, state.inner, embeddings, batch, **shared, **refs
         )
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
-        labels, where = batch["labels"], batch.get("where")
-        memory = states.push(state.memory, embeddings, labels, where=where, axis_name=axis_name)
-        inner = objective.update(state.inner, params, embeddings, batch, axis_name=axis_name)
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+        labels, options = batch["labels"], {"axis_name": shared.get("axis_name")}
+        memory = states.push(state.memory, embeddings, labels, where=batch.get("where"), **options)
+        inner = objective.update(state.inner, params, embeddings, batch, **shared)
         return _WithMemory(inner, memory)
 
     return Objective(init, value, update)

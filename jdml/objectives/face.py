@@ -18,7 +18,7 @@ def elasticface(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C.
-      **numbers: keywords for `losses.elasticface`.
+      **numbers: keywords for `losses.elasticface`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D]} and a key as state.
@@ -57,7 +57,7 @@ def sphereface2(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C, at least 2.
-      **numbers: keywords for `losses.sphereface2`.
+      **numbers: keywords for `losses.sphereface2`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D], "bias": []}.
@@ -83,7 +83,7 @@ def uniface(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C.
-      **numbers: keywords for `losses.uniface`.
+      **numbers: keywords for `losses.uniface`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D], "bias": []}.

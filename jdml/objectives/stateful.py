@@ -8,15 +8,24 @@ import jax.numpy as jnp
 
 from jdml import losses, states
 from jdml._core.options import Array, Number
-from jdml.objectives.base import Batch, Objective, at_least, batch_rows, table
+from jdml.objectives.base import (
+    Batch,
+    Objective,
+    at_least,
+    batch_rows,
+    of_classes,
+    table,
+    without_classes,
+)
 from jdml.objectives.numbers import sphereface_annealing
 
 
-def adacos(num_classes: int) -> Objective:
+def adacos(num_classes: int, *, rows: int | None = None) -> Objective:
     """Dynamic AdaCos: its scale is a state that follows the angles of each batch.
 
     Args:
       num_classes: C, at least 3.
+      rows: of the table, as in `table`.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D]} and the scale as state.
@@ -29,26 +38,19 @@ def adacos(num_classes: int) -> Objective:
     Reference:
       Zhang, Zhao, Qiao, Wang, Li: AdaCos, CVPR 2019.
     """
-    proxies = table(losses.adacos, num_classes)
+    proxies = table(losses.adacos, num_classes, rows=rows)
 
     def init(key: Array, dim: int) -> tuple[Any, Any]:
         return proxies.init(key, dim)[0], states.adacos_scale(num_classes)
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
-        labels = batch["labels"]
-        options = {**batch_rows(batch), **shared}
-        return losses.adacos(embeddings, labels, params["proxies"], scale=state, **options)
+        return proxies.loss(params, (), embeddings, batch, scale=state, **shared)
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+        labels, table = batch["labels"], params["proxies"]
+        options = of_classes(num_classes, table, shared) if rows else shared
         return states.update_adacos(
-            state,
-            embeddings,
-            batch["labels"],
-            params["proxies"],
-            where=batch.get("where"),
-            axis_name=axis_name,
+            state, embeddings, labels, table, where=batch.get("where"), **options
         )
 
     return Objective(init, value, update)
@@ -83,14 +85,11 @@ def center(num_classes: int, *, rate: Number = 0.5) -> Objective:
         del params
         return losses.center(embeddings, batch["labels"], state, **batch_rows(batch), **shared)
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
+        axes = {k: v for k, v in shared.items() if k in ("axis_name", "class_axis_name")}
         labels, where = batch["labels"], batch.get("where")
-        return states.update_centers(
-            state, embeddings, labels, rate=rate, where=where, axis_name=axis_name
-        )
+        return states.update_centers(state, embeddings, labels, rate=rate, where=where, **axes)
 
     return Objective(init, value, update)
 
@@ -126,16 +125,14 @@ def dynamic_soft_margin(
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         del params
-        options = {**batch_rows(batch), **numbers, **shared}
+        options = {**batch_rows(batch), **numbers, **without_classes(shared)}
         return losses.dynamic_soft_margin(
             embeddings, batch["labels"], histogram=state, rate=rate, low=low, **options
         )
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
-        options = {**rule, **batch_rows(batch), "axis_name": axis_name}
+        options = {**rule, **batch_rows(batch), "axis_name": shared.get("axis_name")}
         return states.update_margins(
             state, embeddings, batch["labels"], rate=rate, low=low, **options
         )
@@ -148,7 +145,7 @@ def sphereface(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C.
-      **numbers: keywords for `losses.sphereface`.
+      **numbers: keywords for `losses.sphereface`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D]} and the step as state.
@@ -182,7 +179,7 @@ def curricularface(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C.
-      **numbers: keywords for `losses.curricularface`.
+      **numbers: keywords for `losses.curricularface`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D]} and the hardness as state.
@@ -203,12 +200,11 @@ def curricularface(num_classes: int, **numbers: Any) -> Objective:
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         return proxies.loss(params, (), embeddings, batch, hardness=state, **shared)
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
-        options = {"where": batch.get("where"), "axis_name": axis_name}
-        labels = batch["labels"]
-        return states.update_hardness(state, embeddings, labels, params["proxies"], **options)
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
+        labels, where = batch["labels"], batch.get("where")
+        return states.update_hardness(
+            state, embeddings, labels, params["proxies"], where=where, **shared
+        )
 
     return Objective(init, value, update)
 
@@ -218,7 +214,7 @@ def adaface(num_classes: int, **numbers: Any) -> Objective:
 
     Args:
       num_classes: C.
-      **numbers: keywords for `losses.adaface`.
+      **numbers: keywords for `losses.adaface`, and `rows` of the table.
 
     Returns:
       An `Objective` with the parameters {"proxies": [C, D]} and `states.Norms` as state.
@@ -240,11 +236,9 @@ def adaface(num_classes: int, **numbers: Any) -> Objective:
         statistics = {"norm_mean": state.mean, "norm_std": state.std}
         return proxies.loss(params, (), embeddings, batch, **statistics, **shared)
 
-    def update(
-        state: Any, params: Any, embeddings: Array, batch: Batch, *, axis_name: Any = None
-    ) -> Any:
+    def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
-        where = batch.get("where")
-        return states.update_norms(state, embeddings, where=where, axis_name=axis_name)
+        options = {"where": batch.get("where"), "axis_name": shared.get("axis_name")}
+        return states.update_norms(state, embeddings, **options)
 
     return Objective(init, value, update)

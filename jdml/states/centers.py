@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jdml._core import checks
 from jdml._core.options import Array, AxisName, Number
@@ -19,6 +20,7 @@ def update_centers(
     rate: Number = 0.5,
     where: Array | None = None,
     axis_name: AxisName | None = None,
+    class_axis_name: str | None = None,
 ) -> Array:
     """Moves the center of every class in the batch towards its rows: the rule of `losses.center`.
 
@@ -32,6 +34,7 @@ def update_centers(
       rate: alpha in the paper, 0 to 1.
       where: bool [B]; the row exists.
       axis_name: mapped batch axis.
+      class_axis_name: mapped axis over which the centers are split.
 
     Returns:
       The next centers, [C, D].
@@ -49,7 +52,9 @@ def update_centers(
     embeddings, labels, exists = checked_rows(embeddings, labels, where)
     checks.same_width("centers", centers, "embeddings", embeddings)
     n = centers.shape[0]
-    inside = exists & (labels < n)
+    if class_axis_name is not None:
+        labels = labels - lax.axis_index(class_axis_name).astype(labels.dtype) * n
+    inside = exists & (labels >= 0) & (labels < n)
     row = jnp.where(inside, labels, n)  # one row too many takes what is left out
     kept = jnp.where(inside[:, None], embeddings, 0.0).astype(centers.dtype)
     sums = jax.ops.segment_sum(kept, row, n + 1)[:n]

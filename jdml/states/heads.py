@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jdml._core import checks
 from jdml._core.maths import inner_products, unit
 from jdml._core.options import Array, AxisName, Number
 from jdml._core.reduce import total
+from jdml._core.table import check_table, own_rows, table_labels
 from jdml.states.rows import checked_rows, rows_of_all
 
 
@@ -47,6 +47,8 @@ def update_adacos(
     *,
     where: Array | None = None,
     axis_name: AxisName | None = None,
+    proxy_labels: Array | None = None,
+    class_axis_name: str | None = None,
 ) -> Array:
     """The next scale of dynamic AdaCos, from the angles of the batch.
 
@@ -61,6 +63,8 @@ def update_adacos(
       proxies: [C, D].
       where: bool [B]; the row exists.
       axis_name: mapped batch axis.
+      proxy_labels: int [C], the class of each row of the table; 0..C-1 by default.
+      class_axis_name: mapped axis over which the rows of the table are split.
 
     Returns:
       The next scale; the present one where no row counts.
@@ -74,16 +78,18 @@ def update_adacos(
       Zhang, Zhao, Qiao, Wang, Li: AdaCos, CVPR 2019.
     """
     embeddings, labels, exists = checked_rows(embeddings, labels, where)
-    checks.same_width("proxies", proxies, "embeddings", embeddings)
+    check_table(embeddings, proxies, proxy_labels)
     rows = unit(jnp.where(exists[:, None], embeddings, 0.0))
     cosines = inner_products(rows, unit(proxies.astype(rows.dtype)))
-    own = labels[:, None] == jnp.arange(proxies.shape[0], dtype=labels.dtype)[None, :]
-    counts = exists & own.any(axis=-1)
-    target = jnp.where(own, cosines, 0.0).sum(axis=-1)
+    classes = table_labels(proxies, proxy_labels, class_axis_name).astype(labels.dtype)
+    own = labels[:, None] == classes[None, :]
+    counts = exists & (total(own.sum(axis=-1), class_axis_name) > 0)
+    target = total(jnp.where(own, cosines, 0.0).sum(axis=-1), class_axis_name)
     current = scale.astype(rows.dtype)
     # Only differences of logits are ever exponentiated: exp(scale) itself would overflow.
-    logits = jnp.where(own | ~counts[:, None], -jnp.inf, current * (cosines - 1.0))
-    mass = total(jnp.exp(logits).sum(), axis_name)
+    left_out = own | ~counts[:, None] | (classes < 0)[None, :]
+    logits = jnp.where(left_out, -jnp.inf, current * (cosines - 1.0))
+    mass = total(total(jnp.exp(logits).sum(), class_axis_name), axis_name)
     seen = total(counts.astype(rows.dtype).sum(), axis_name)
     angles = jnp.arccos(jnp.clip(target, -1.0, 1.0))
     median = _median(rows_of_all(angles, axis_name), rows_of_all(counts, axis_name))
@@ -102,6 +108,8 @@ def update_hardness(
     rate: Number = 0.01,
     where: Array | None = None,
     axis_name: AxisName | None = None,
+    proxy_labels: Array | None = None,
+    class_axis_name: str | None = None,
 ) -> Array:
     """The next hardness of `losses.curricularface`: a running mean of the own cosine.
 
@@ -113,6 +121,8 @@ def update_hardness(
       rate: of the running mean.
       where: bool [B]; the row exists.
       axis_name: mapped batch axis.
+      proxy_labels: int [C], the class of each row of the table; 0..C-1 by default.
+      class_axis_name: mapped axis over which the rows of the table are split.
 
     Returns:
       The next hardness; the present one where no row counts.
@@ -126,10 +136,11 @@ def update_hardness(
       Huang et al.: CurricularFace, CVPR 2020.
     """
     embeddings, labels, exists = checked_rows(embeddings, labels, where)
-    checks.same_width("proxies", proxies, "embeddings", embeddings)
-    exists &= labels < proxies.shape[0]
+    check_table(embeddings, proxies, proxy_labels)
+    own, found = own_rows(labels, proxies, proxy_labels, class_axis_name)
+    exists &= found
     rows = unit(jnp.where(exists[:, None], embeddings, 0.0))
-    own = unit(proxies[jnp.where(exists, labels, 0)].astype(rows.dtype))
+    own = unit(own.astype(rows.dtype))
     cosines = jnp.where(exists, (rows * own).sum(axis=-1), 0.0)
     count = total(exists.astype(rows.dtype).sum(), axis_name)
     mean = total(cosines.sum(), axis_name) / jnp.maximum(count, 1.0)
