@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.settings import Settings
-from jdml import datasets
+from jdml import datasets, samplers
 from jdml.datasets import Split
 from jdml.samplers import ClassBalanced
 
@@ -43,8 +43,33 @@ class Data(NamedTuple):
 
     def batch(self, number: int) -> dict[str, Any]:
         """Training batch `number`, from 0: a pure function of the seed and the number."""
+        return self.share(number)
+
+    def share(
+        self, number: int, *, process: int = 0, processes: int = 1, devices: int = 1
+    ) -> dict[str, Any]:
+        """The rows of training batch `number` that one of several processes loads, no others.
+
+        Where the batch does not divide by the devices it ends with rows that do not exist, which
+        "where" says on every process. Whatever the number of processes, the rows of all of them
+        are the batch, in its order.
+
+        Args:
+          number: of the batch, from 0.
+          process: which one, from 0.
+          processes: how many.
+          devices: of all processes together, a multiple of these.
+
+        Returns:
+          "images" and "labels", and "where" in a batch that is filled up.
+        """
         rows = self.sampler(number)
-        return {"images": self.train.images[rows], "labels": self.train.labels[rows]}
+        exists = np.arange(len(rows) + -len(rows) % devices) < len(rows)
+        rows = samplers.share(np.resize(rows, len(exists)), process, processes)
+        batch = {"images": self.train.images[rows], "labels": self.train.labels[rows]}
+        if not exists.all():
+            batch["where"] = samplers.share(exists, process, processes)
+        return batch
 
 
 def load(settings: Settings) -> Data:

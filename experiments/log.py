@@ -61,6 +61,30 @@ class Log:
         self._events.close()
 
 
+class Silent:
+    """In the place of a log and a bar, on the processes that leave them to the first one."""
+
+    kept: tuple[dict[str, float], ...] = ()
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def scores(self, step: int, prefix: str, scores: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def show(self, step: int, loss: float, speed: float) -> None:
+        """Nothing."""
+
+    def warn(self, line: str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def read_log(folder: pathlib.Path) -> list[dict[str, float]]:
     """The rows of `log.csv`, none where there is no file."""
     path = folder / "log.csv"

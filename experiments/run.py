@@ -6,15 +6,19 @@ import contextlib
 import functools
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import augment, health, objectives, pictures
 from experiments.data import Data, Images, load
 from experiments.files import choose_folder, make, write_json
-from experiments.log import Log, Progress, Speed, read_log, usual_speed
+from experiments.log import Log, Progress, Silent, Speed, read_log, usual_speed
+from experiments.pipeline import batches
+from experiments.processes import first, one_before_the_rest, together, told
 from experiments.settings import Settings
 from jdml import encoders, metrics, training
 from jdml.checkpoints import Checkpoints
@@ -37,11 +41,12 @@ class Run(NamedTuple):
 class Parts(NamedTuple):
     """What a run is built from; nothing of it changes while it trains."""
 
-    step: Any  # (state, batch) -> (state, metrics), on all devices
+    step: training.Parallel  # (state, batch) -> (state, metrics), on all devices
+    batches: Any  # number of the first -> batches on the devices, of this process
     embed: Any  # (state, images [N, H, W, C]) -> embeddings [N, D]
     fresh: TrainState
     rate: Any  # step -> learning rate
-    diagnose: Any  # (state, batch) -> numbers of `health.COLUMNS`
+    diagnose: Any  # (state, number of a batch) -> numbers of `health.COLUMNS`
 
 
 def build(settings: Settings, data: Data) -> Parts:
@@ -51,6 +56,7 @@ def build(settings: Settings, data: Data) -> Parts:
         widths=settings.widths,
         strides=tuple(2 if block < 3 else 1 for block in range(len(settings.widths))),
         pooling=settings.pooling,  # pyright: ignore[reportArgumentType]
+        dtype=jnp.dtype(settings.dtype),
     )
     objective = objectives.objective(settings.loss, data.num_classes, settings.loss_options)
     optimizer = training.optimizer(
@@ -61,21 +67,49 @@ def build(settings: Settings, data: Data) -> Parts:
     )
     parts = {"encoder": encoder, "objective": objective, "optimizer": optimizer}
     warp = augment.warper(augment.scaled(settings.warp)) if settings.warp else None
-    step = functools.partial(training.train_step, **parts, augment=warp)
-    fresh = training.create_state(
-        jax.random.key(settings.seed), images=data.train.images[:1], **parts
+    plain = functools.partial(training.train_step, **parts, augment=warp)
+    create = functools.partial(training.create_state, images=data.train.images[:1], **parts)
+    create = functools.partial(create, jax.random.key(settings.seed))
+    # This says what does not fit before a file is written.
+    jax.eval_shape(plain, jax.eval_shape(create), data.batch(0))
+    kind: Any = settings.parallel
+    step = training.parallel(plain, kind, model=settings.model)
+    embed = training.parallel_eval(
+        functools.partial(training.eval_step, encoder=encoder), kind, model=settings.model
     )
-    jax.eval_shape(step, fresh, data.batch(0))  # says what does not fit before a file is written
-    embed = jax.jit(functools.partial(training.eval_step, encoder=encoder))
     return Parts(
-        step=training.parallel(step, settings.parallel),  # pyright: ignore[reportArgumentType]
+        step=step,
+        batches=functools.partial(_batches, settings, data, step),
         embed=functools.partial(training.embed, embed),
-        fresh=fresh,
+        fresh=step.start(create),
         rate=training.schedule(settings.learning_rate, steps=settings.steps),
-        diagnose=jax.jit(
-            functools.partial(health.measure, encoder=encoder, objective=objective, augment=warp)
-        ),
+        diagnose=_diagnosis(kind, data, step, parts | {"augment": warp}),
     )
+
+
+def _share(data: Data) -> Any:
+    """From the number of a batch to the rows of it that this process loads."""
+    return functools.partial(
+        data._replace(validation=None, tests={}).share,  # what travels to workers stays small
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        devices=jax.device_count(),
+    )
+
+
+def _batches(settings: Settings, data: Data, step: training.Parallel, start: int) -> Iterator[Any]:
+    """Batches from number `start` on, on their way to the devices before they are asked for."""
+    read = batches(_share(data), start, settings.steps, settings.workers)
+    return training.prefetch(read, step.put)
+
+
+def _diagnosis(kind: str, data: Data, step: training.Parallel, parts: dict[str, Any]) -> Any:
+    """From (state, number of a batch) to diagnostics of that batch."""
+    parts = {name: parts[name] for name in ("encoder", "objective", "augment")}
+    measure = jax.jit(functools.partial(health.measure, **parts))
+    # The shares of pmap make no batch for another program: every process takes all of it.
+    load, put = (data.batch, dict) if kind == "pmap" else (_share(data), step.put)
+    return lambda state, number: measure(state, dict(put(load(number))))
 
 
 def fit(
@@ -84,7 +118,7 @@ def fit(
     parts: Parts,
     state: TrainState,
     checkpoints: Checkpoints,
-    log: Log,
+    log: Log | Silent,
 ) -> TrainState:
     """Trains from the state's step to the last one.
 
@@ -97,9 +131,11 @@ def fit(
     speed = Speed(settings.classes_per_batch * settings.per_class)
     done = int(state.step)
     watch = health.Watch(most_rank(settings), log.kept)
-    with Progress(settings.steps, done) as progress:
-        for step in range(done + 1, settings.steps + 1):
-            state, measured = parts.step(state, data.batch(step - 1))
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(settings.steps, done) if first() else Silent())
+        ready = stack.enter_context(contextlib.closing(parts.batches(done)))
+        for step, batch in zip(range(done + 1, settings.steps + 1), ready):
+            state, measured = parts.step(state, batch)
             last = step == settings.steps
             save = last or step % settings.checkpoint_every == 0
             # Reading a number waits for it: after each step, cores would stand idle.
@@ -112,7 +148,7 @@ def fit(
                 progress.show(step, row["loss"], row["images_per_second"])
                 row |= validate(parts, state, data.validation) if save else {}
                 if diagnosed := health.due(step, settings.steps):
-                    found = parts.diagnose(state, data.batch(step - 1))
+                    found = parts.diagnose(state, step - 1)
                     row |= {name: float(value) for name, value in found.items()}
                     for line in watch.new({"step": step, **row}):
                         progress.warn(line)
@@ -133,7 +169,10 @@ def validate(parts: Parts, state: TrainState, images: Images | None) -> dict[str
     """How well classes apart from training and test are retrieved so far."""
     if images is None:
         return {}
-    scores = score(parts.embed(state, images.images), images.labels)
+    rows = parts.embed(state, images.images)  # on all processes
+    if not first():
+        return {}
+    scores = score(rows, images.labels)
     return {"validation_map_at_r": scores["map_at_r"]}
 
 
@@ -162,10 +201,10 @@ def prepare(settings: Settings, resume: bool, started: float) -> Run:
     Raises:
       ValueError: one line that names the wrong setting.
     """
-    folder = choose_folder(settings, resume)
-    data = load(settings)
-    parts = build(settings, data)
-    make(folder)
+    folder = pathlib.Path(told(lambda: str(choose_folder(settings, resume))))
+    data = one_before_the_rest(lambda: load(settings))
+    parts = together(lambda: build(settings, data))
+    together(lambda: make(folder))
     return Run(settings, folder, resume, data, parts, started)
 
 
@@ -173,7 +212,7 @@ def train(run: Run) -> dict[str, Any]:
     """Trains, evaluates, draws, and writes all of it to the folder of the run.
 
     Returns:
-      What `metrics.json` holds.
+      What `metrics.json` holds; nothing on other processes than the first, which writes.
     """
     settings, folder, data, parts = run.settings, run.folder, run.data, run.parts
     with contextlib.ExitStack() as stack:
@@ -181,16 +220,17 @@ def train(run: Run) -> dict[str, Any]:
         state = parts.fresh
         if run.resume and (found := checkpoints.restore_latest(state)) is not None:
             state = found[0]
-        write_json(folder / "config.json", settings.as_json())
-        log = stack.enter_context(Log(folder, int(state.step) + 1))
-        raw = {
-            name: score(raw_pixels(images), images.labels) for name, images in data.tests.items()
-        }
+        if first():
+            write_json(folder / "config.json", settings.as_json())
+        log = stack.enter_context(Log(folder, int(state.step) + 1) if first() else Silent())
         state = fit(settings, data, parts, state, checkpoints, log)
         rows = {name: parts.embed(state, images.images) for name, images in data.tests.items()}
+        if not first():
+            return {}
         found = {name: score(rows[name], images.labels) for name, images in data.tests.items()}
         for name, scores in found.items():
             log.scores(settings.steps, name, scores)
+    raw = {name: score(raw_pixels(images), images.labels) for name, images in data.tests.items()}
     result = {"raw": raw.pop("test"), "test": found.pop("test")}
     result |= {name: {"raw": raw[name], "test": scores} for name, scores in found.items()}
     told = read_log(folder)

@@ -8,9 +8,10 @@ import json
 import pathlib
 import runpy
 from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from experiments.objectives import known
+from experiments.processes import Processes
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
@@ -28,7 +29,10 @@ class Settings:
     loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # no flag
     steps: int = _field(2000, "training steps")
     seed: int = _field(0, "of parameters, batches and warps")
-    parallel: str = _field("jit", "how devices share a batch: jit, pmap or shard_map")
+    parallel: str = _field("jit", "how devices share a batch: jit, pmap or shard_map", "devices")
+    model: int = _field(1, "devices that share one class table, a divisor of theirs", "devices")
+    dtype: str = _field("float32", "the encoder computes in: float32 or bfloat16", "devices")
+    workers: int = _field(0, "processes that read batches ahead; 0 is a thread", "devices")
 
     classes_per_batch: int = _field(32, "classes in a batch, P", "batches")
     per_class: int = _field(4, "images of each of them, K", "batches")
@@ -67,13 +71,14 @@ class Settings:
         _expect("loss_options", self.loss_options, isinstance(self.loss_options, dict), "a dict")
         widths = self.widths and all(isinstance(width, int) and width > 0 for width in self.widths)
         _expect("widths", self.widths, bool(widths), "whole numbers of 1 or more")
-        for name in ("steps", "classes_per_batch", "per_class", "dim", "checkpoint_every"):
+        for name in ("steps", "classes_per_batch", "per_class", "dim", "checkpoint_every", "model"):
             _expect(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("seed", "warp", "weight_decay", "table_multiplier", "test_classes"):
+        for name in ("seed", "warp", "weight_decay", "table_multiplier", "test_classes", "workers"):
             _expect(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         _expect("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         for name, choices in (
             ("parallel", ("jit", "pmap", "shard_map")),
+            ("dtype", ("float32", "bfloat16")),
             ("pooling", ("average", "max", "gem", "grid")),
         ):
             value = getattr(self, name)
@@ -126,13 +131,21 @@ def _is_plain(value: Any) -> bool:
 # ---------------------------------------------------------------- flags
 
 
+class Command(NamedTuple):
+    """What the command line asks for."""
+
+    settings: Settings
+    resume: bool
+    processes: Processes
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Settings, bool]:
-    """Settings from the command line, and whether to resume.
+def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> Command:
+    """Settings from the command line, whether to resume, and which process of several this is.
 
     Flags win over the file of `--config`, that over the files in `experiments/configs` that are
     named after the data and after the loss, and these over the defaults of `Settings`.
@@ -161,8 +174,11 @@ def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Setting
             metavar=("N" if several or kind is int else "X" if kind is float else "NAME"),
             help=field.metadata["about"] + about_default,
         )
+    _add_processes(parser)
     flags = vars(parser.parse_args(argv))
     config, resume = flags.pop("config"), flags.pop("resume")
+    processes = Processes(*(flags.pop(name) for name in ("coordinator", "processes", "process")))
+    processes.check()
     given = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in flags.items()
@@ -179,4 +195,13 @@ def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> tuple[Setting
     values = {**_own_config(loss), **of_data, **from_file, **given, "loss": loss}
     settings = Settings(**values)
     settings.check()
-    return settings, resume
+    return Command(settings, resume, processes)
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """The flags that differ between the processes of a run, or belong to none."""
+    group = parser.add_argument_group("several processes, each with its own devices")
+    about = "host:port of process 0, the same for all; auto on TPU pods, SLURM, Kubernetes"
+    group.add_argument("--coordinator", default="", metavar="ADDRESS", help=about)
+    group.add_argument("--processes", default=1, type=int, metavar="N", help="how many (1)")
+    group.add_argument("--process", default=0, type=int, metavar="N", help="which, from 0 (0)")

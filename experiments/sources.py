@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import zipfile
@@ -95,7 +96,7 @@ def read_run(folder: pathlib.Path, split: str = "", config: str = "") -> Source:
     if split not in splits:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(sorted(splits))}")
     try:
-        parts = run.build(settings, data)
+        parts = run.build(dataclasses.replace(settings, model=1), data)  # on any devices
     except TypeError as error:
         raise ValueError(
             f"loss_options: config.json of {folder} does not tell all of them; name the file of "

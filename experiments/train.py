@@ -4,6 +4,7 @@ python -m experiments.train                       # hangul, two CPU cores, under
 python -m experiments.train --loss triplet --seed 1
 python -m experiments.train --data fashion_mnist
 python -m experiments.train --name mine --resume  # goes on after an interruption
+python -m experiments.train --coordinator localhost:8476 --processes 2 --process 0  # and another 1
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import STARTED
+from experiments.processes import first
 from experiments.settings import parse
 
 PROG = "python -m experiments.train"
@@ -31,13 +33,14 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     """
     started = time.perf_counter() if started is None else started
     try:
-        settings, resume = parse(argv, prog=PROG, about=(__doc__ or "").partition("\n")[0])
+        asked = parse(argv, prog=PROG, about=(__doc__ or "").partition("\n")[0])
+        asked.processes.join()
         from experiments import run  # --help and wrong flags answer without waiting for it
 
-        ready = run.prepare(settings, resume, started)
+        ready = run.prepare(asked.settings, asked.resume, started)
     except ValueError as error:
         return complain(error, 2)
-    print(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
+    say(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
     try:
         result = run.train(ready)
     except FloatingPointError as error:
@@ -45,9 +48,16 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     except KeyboardInterrupt:
         again = f"--name {ready.folder.name} --resume"
         return complain(f"stopped; the same command with {again} goes on", 130)
-    show(result)
-    print(f"{result['seconds']:.0f} s in all; everything is in {ready.folder}")
+    if first():
+        show(result)
+        print(f"{result['seconds']:.0f} s in all; everything is in {ready.folder}")
     return 0
+
+
+def say(line: str) -> None:
+    """A line of the first process."""
+    if first():
+        print(line)
 
 
 def show(result: dict[str, Any]) -> None:

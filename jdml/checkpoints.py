@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jdml.training import TrainState
+from jdml.training.devices import spread
 
 
 class Checkpoints:
@@ -22,8 +25,12 @@ class Checkpoints:
     undisturbed one. A save is written beside its place and renamed when it is whole, so an
     interrupted one is never read.
 
+    Arrays that are split over devices are written and read by shares: a checkpoint saved on some
+    number of devices is restored on any other, as the template lies. With several processes all
+    of them save and restore, each writes what no other does, and they need one folder.
+
     Args:
-      folder: made where missing.
+      folder: made where missing; the same for all processes.
       keep: newest checkpoints to keep.
 
     Raises:
@@ -67,6 +74,7 @@ class Checkpoints:
           ValueError: a folder that cannot be written any more.
         """
         about = {"config": dict(config or {}), "leaves": _leaves(state)}
+        state = _everywhere(state)
         items = {"state": ocp.args.StandardSave(state), "about": ocp.args.JsonSave(about)}  # pyright: ignore[reportCallIssue]
         try:
             self._manager.save(int(state.step), args=ocp.args.Composite(**items), force=True)
@@ -102,8 +110,12 @@ class Checkpoints:
                     f"checkpoint {self._folder / str(step)}: got {stored.get(name)} for "
                     f"{name}, expected {expected.get(name)} as in this run's settings"
                 )
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(template))  # pyright: ignore[reportCallIssue]
-        return self._manager.restore(step, args=items)["state"], about["config"]
+        wanted = _everywhere(template)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))  # pyright: ignore[reportCallIssue]
+        state = self._manager.restore(step, args=items)["state"]
+        if wanted is not template:  # each process wants a copy of its own
+            state = jax.tree.map(_here, state)
+        return state, about["config"]
 
     def close(self) -> None:
         """Frees what the manager holds."""
@@ -114,6 +126,24 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _everywhere(state: TrainState) -> TrainState:
+    """A state that each process holds on its own as one of all processes, as Orbax wants it."""
+    leaves = jax.tree.leaves(state)
+    if jax.process_count() == 1 or not all(leaf.is_fully_addressable for leaf in leaves):
+        return state
+    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    copied = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: spread(leaf, copied), state)
+
+
+def _here(leaf: jax.Array) -> jax.Array:
+    """This process's copy of an array that all processes hold."""
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf.addressable_data(0)
+    data = jax.jit(jax.random.key_data)(leaf).addressable_data(0)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
 
 
 def _leaves(state: TrainState) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The training command: every file of a tiny run, going on after a stop, and wrong settings."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import settings, train
+from experiments import run, settings, train
 from experiments.augment import Warp, warper
 from experiments.objectives import known, objective
 from experiments.settings import Settings, parse
@@ -58,6 +59,28 @@ def test_a_tiny_run_writes_every_file(command, tmp_path, capsys):
     assert str(folder) in out
 
 
+def test_workers_and_a_split_table_change_nothing_and_bfloat16_little(
+    tmp_path, data_dir, quick_compile
+):
+    def losses(*argv):
+        folders = ("--run-dir", str(tmp_path), "--data-dir", str(data_dir))
+        asked = parse([*TINY.split(), *folders, "--steps", "2", *argv], prog="train", about="")
+        parts = run.prepare(asked.settings, False, 0.0).parts
+        found, state = [], parts.fresh
+        with contextlib.closing(parts.batches(0)) as ready:
+            for batch in ready:
+                state, measured = parts.step(state, batch)
+                found.append(float(measured["loss"]))
+        assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}
+        return found
+
+    plain = losses()
+    assert losses("--model", "4", "--workers", "1") == pytest.approx(plain, rel=1e-4)
+    rounded = losses("--dtype", "bfloat16")
+    assert rounded == pytest.approx(plain, rel=0.05)
+    assert rounded != plain
+
+
 def test_a_resumed_run_is_the_undisturbed_one(command, tmp_path, monkeypatch):
     argv = ("--steps", "4", "--checkpoint-every", "2", "--loss", "contrastive", "--seed", "5")
     assert command(*argv, "--name", "whole") == 0
@@ -93,6 +116,13 @@ def test_a_resumed_run_is_the_undisturbed_one(command, tmp_path, monkeypatch):
         ("--classes-per-batch 501", "classes_per_batch: got 501, expected 500"),
         ("--parallel jmap", "parallel: got 'jmap', expected one of jit, pmap, shard_map"),
         ("--pooling mean", "pooling: got 'mean', expected one of average"),
+        ("--dtype float16", "dtype: got 'float16', expected one of float32, bfloat16"),
+        ("--model 3", "model: got 3, expected a divisor of the 8 devices"),
+        ("--model 8", "model: got 8, expected a divisor of the 500 classes"),
+        ("--workers -1", "workers: got -1, expected 0 or more"),
+        ("--processes 2", "coordinator: got '', expected host:port of process 0"),
+        ("--coordinator nowhere", "coordinator: got 'nowhere', expected host:port or auto"),
+        ("--process 1", "process: got 1, expected 0 to 0"),
         ("--steps 0", "steps: got 0, expected 1 or more"),
         ("--steps many", "argument --steps: invalid int value: 'many'"),
         ("--learning-rate -1", "learning_rate: got -1.0, expected more than 0"),

@@ -1,6 +1,7 @@
 """Five steps on meshes of data and classes, and on pmap: the parameters of one device."""
 
 import functools
+import math
 import re
 
 import jax
@@ -14,23 +15,48 @@ from jdml import encoders, losses, objectives, training
 CLASSES, ROWS = 8, 12  # rows that do not divide by 8 devices
 IMAGES = np.random.default_rng(0).integers(0, 255, (ROWS, 6, 6, 1), dtype=np.uint8)
 LABELS = (np.arange(ROWS) // 2).astype(np.int32)
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-def parts(mixed=True):
-    """A convnet with batch norm, a class table and moving centers; pairs of rows where mixed."""
+def heads():
+    """Softmax over sub-centers, moving centers, a scale that follows the angles, and pairs."""
+    return objectives.weighted_sum(
+        (1.0, objectives.table(losses.subcenter_arcface, CLASSES, sub_centers=2, scale=8.0)),
+        (0.1, objectives.center(CLASSES)),
+        (1.0, objectives.adacos(CLASSES)),
+        (1.0, objectives.with_memory(objectives.pairs(losses.contrastive), 8)),
+    )
+
+
+def few():
+    """The least that has a table, a state and pairs."""
+    return objectives.weighted_sum(
+        (1.0, objectives.table(losses.cosface, CLASSES, scale=8.0)),
+        (0.1, objectives.center(CLASSES)),
+        (1.0, objectives.pairs(losses.contrastive)),
+    )
+
+
+def pairs():
+    """Sums by pair, all triplets, two stages, a number of the whole batch, a memory."""
+    return objectives.weighted_sum(
+        (1.0, objectives.with_memory(objectives.pairs(losses.contrastive), 8)),
+        (1.0, objectives.pairs(losses.triplet)),
+        (1.0, objectives.pairs(losses.lifted_structure)),
+        (1.0, objectives.pairs(losses.histogram)),
+    )
+
+
+def parts(objective):
+    """A convnet with batch norm in float64; SGD leaves the gradients as they are."""
     module = encoders.linen(
         encoders.ConvNet(dim=4, widths=(3,), strides=(2,), neck_norm="batch", dtype=jnp.float64)
     )
     cast = functools.partial(jax.tree.map, lambda x: x.astype(jnp.float64))
-    objective = objectives.weighted_sum(
-        (1.0, objectives.table(losses.subcenter_arcface, CLASSES, sub_centers=2, scale=8.0)),
-        (0.1, objectives.center(CLASSES)),
-        *[(1.0, objectives.pairs(losses.contrastive))] * mixed,
-    )
     return {
         "encoder": encoders.Encoder(lambda key, x: cast(module.init(key, x)), module.apply),
-        "objective": objective,
-        "optimizer": optax.sgd(0.1, momentum=0.9),
+        "objective": objective(),
+        "optimizer": optax.sgd(0.05, momentum=0.9),
     }
 
 
@@ -38,43 +64,120 @@ def batch(i):
     return {"images": np.roll(IMAGES, 3 * i, 0), "labels": np.roll(LABELS, 3 * i)}
 
 
-def five_steps(kind, count=8, mixed=True, **options):
-    made = parts(mixed)
+def wrapped(objective, kind, count=8, **options):
+    """The step, and the state before it."""
+    made = parts(objective)
     step = functools.partial(training.train_step, **made)
     step = training.parallel(step, kind, devices=jax.devices()[:count], **options)
-    state = training.create_state(jax.random.key(1), images=IMAGES, **made)
+    create = functools.partial(training.create_state, jax.random.key(1), images=IMAGES[:1], **made)
+    return step, step.start(create)
+
+
+def five_steps(objective, kind, count=8, **options):
+    step, state = wrapped(objective, kind, count, **options)
     for i in range(5):
         state, metrics = step(state, batch(i))
-    return state, metrics
+    return jax.tree.map(raw, (state, metrics))
 
 
-def close(got, expected):
-    raw = lambda state: state._replace(key=jax.random.key_data(state.key))
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path((raw(got[0]), got[1])),
-        jax.tree.leaves((raw(expected[0]), expected[1])),
-    )
-    for (path, x), y in pairs:
-        name = jax.tree_util.keystr(path)
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), 1e-5, 1e-10, err_msg=name)
+def raw(x):
+    """An array, or the numbers of a random key."""
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(x) if is_key else x
 
 
-@pytest.fixture(scope="module")
-def single(quick_compile):
-    @functools.cache
-    def of(mixed):
-        with jax.enable_x64(True):
-            return five_steps("jit", 1, mixed)
-
-    return of
+@functools.cache
+def single(objective):
+    return jax.tree.map(np.asarray, five_steps(objective, "jit", 1))
 
 
-@pytest.mark.parametrize("model", [1, 2, 4])
-@pytest.mark.parametrize("kind", ["jit", "shard_map", "shard_map without checks", "pmap"])
-def test_five_steps_on_a_mesh_are_those_of_one_device(kind, model, single):
-    if kind == "pmap" and model > 1:
-        pytest.skip("pmap has one axis")
-    kind, _, unchecked = kind.partition(" ")
+@pytest.mark.parametrize(
+    ("objective", "kind", "options"),
+    [
+        (heads, "jit", {"model": 1}),
+        (heads, "jit", {"model": 2}),
+        (heads, "jit", {"model": 4}),
+        (heads, "shard_map", {"model": 2}),
+        (heads, "shard_map", {"model": 4, "check_vma": False}),
+        (heads, "pmap", {}),
+        (pairs, "jit", {"model": 1}),
+        (pairs, "jit", {"model": 2}),
+        (pairs, "shard_map", {"model": 2}),
+        (pairs, "shard_map", {"check_vma": False}),
+        (pairs, "pmap", {}),
+    ],
+)
+def test_five_steps_are_those_of_one_device(objective, kind, options):
     with jax.enable_x64(True):
-        got = five_steps(kind, model=model, mixed=False, check_vma=not unchecked)
-        close(got, single(False))
+        got, expected = five_steps(objective, kind, **options), single(objective)
+        for (path, x), y in zip(
+            jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
+        ):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_allclose(np.asarray(x), y, 1e-5, 1e-10, err_msg=name)
+
+
+# ---------------------------------------------------------------- what lies and goes where
+
+
+def many():
+    """Heads over 96 classes, folded in blocks: a table far larger than a batch of embeddings."""
+    return objectives.weighted_sum(
+        (1.0, objectives.table(losses.cosface, 96, block_size=8, scale=8.0)),
+        (1.0, objectives.curricularface(96)),
+        (1.0, objectives.adacos(96)),
+        (0.1, objectives.center(96)),
+    )
+
+
+def delivered(text, kind):
+    """How many numbers each operation of a kind delivers to a device, most first."""
+    results = re.findall(rf"= ([^=]*?) {kind}(?:-start)?\(", text)
+    shapes = re.findall(r"\w\[([\d,]*)\]", " ".join(results))
+    return sorted((math.prod(int(n) for n in s.split(",") if n) for s in shapes), reverse=True)
+
+
+def shards(state):
+    """How many classes a device holds of each table, momentum and row of centers."""
+    tables = [x for x in jax.tree.leaves(state) if x.shape == (96, 4)]
+    return [len(table.addressable_shards[0].data) for table in tables]
+
+
+def test_tables_are_made_and_stay_in_shards_and_never_travel():
+    with jax.enable_x64(True):
+        step, state = wrapped(many, "jit", model=4)
+        text = step.lower(state, batch(0)).compile().as_text()
+        assert shards(state) == [24] * 7
+        assert shards(step(state, batch(0))[0]) == [24] * 7
+    shard = 24 * 4  # numbers of a table that a device holds
+    assert delivered(text, "all-reduce")[0] == shard  # its gradient, over the batch axis
+    assert delivered(text, "all-gather")[0] <= 16 * 4 < shard  # embeddings, filled up to 16 rows
+    assert not delivered(text, "all-to-all")
+
+
+def test_a_memory_as_long_as_a_table_stays_whole():
+    objective = objectives.weighted_sum(
+        (1.0, objectives.table(losses.cosface, 8)),
+        (1.0, objectives.with_memory(objectives.pairs(losses.contrastive), 8)),
+    )
+    params, state = jax.eval_shape(functools.partial(objective.init, dim=3), jax.random.key(0))
+    whole = training.TrainState(0, {"objective": params}, {}, state, {}, 0)
+    assert not any(
+        spec for spec in jax.tree.leaves(training.class_specs(whole, "m").objective_state)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "names"),
+    [
+        ("jit", 3, "model: got 3, expected a divisor of the 8 devices"),
+        ("pmap", 2, "model: got 2, expected 1 for pmap"),
+        ("jit", 8, "model: got 8, expected a divisor of the 12 classes"),
+    ],
+)
+def test_what_does_not_divide_is_one_line(kind, model, names):
+    def twelve():
+        return objectives.table(losses.cosface, 12)
+
+    with jax.enable_x64(True), pytest.raises(ValueError, match=f"^{names}[^\n]*$"):
+        wrapped(twelve, kind, model=model)

@@ -77,7 +77,7 @@ def sample_classes(
     _check_numbers(labels.shape[0], num_classes, size, groups, shards)
     here, width = groups // shards, num_classes // groups
     first = 0 if class_axis_name is None else lax.axis_index(class_axis_name) * here
-    group = first + jnp.arange(here)
+    group = first + jnp.arange(here, dtype=jnp.int32)
     starts = (group * width).astype(labels.dtype)
     at = labels - starts[0]
     inside = (at >= 0) & (at < here * width)

@@ -13,13 +13,14 @@ are averaged over the devices (`pmean`), in every wrapping. After any number of 
 parameters are those of a single device.
 """
 
-from jdml.training.devices import fill_up, parallel, parallel_eval
+from jdml.training.devices import Parallel, fill_up, parallel, parallel_eval
 from jdml.training.optimizer import optimizer, schedule
 from jdml.training.prefetch import prefetch
 from jdml.training.steps import TrainState, create_state, embed, eval_step, train_step
 from jdml.training.tables import class_specs
 
 __all__ = [
+    "Parallel",
     "TrainState",
     "class_specs",
     "create_state",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -18,6 +19,7 @@ from jdml.training.tables import class_specs, class_tables
 
 Kind = Literal["jit", "pmap", "shard_map"]
 Metrics: TypeAlias = dict[str, Array]
+Names: TypeAlias = str | tuple[str, ...]  # of mesh axes
 
 
 class Parallel:
@@ -33,7 +35,7 @@ class Parallel:
         self._programs: dict[Any, Any] = {}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One step; the state that goes in is donated."""
+        """One step; the state that goes in is donated (not by pmap in several processes)."""
         batch, state = self.put(batch), self.place(state)
         return self._program(state)(state, dict(batch))
 
@@ -62,6 +64,19 @@ class Parallel:
         """
         return batch if isinstance(batch, _Placed) else self._layout.put(batch)
 
+    def start(self, create: Callable[[], TrainState]) -> TrainState:
+        """Makes a state where `place` would put it, so that no device ever holds a whole table.
+
+        Args:
+          create: such as `functools.partial(create_state, key, ...)`.
+
+        Returns:
+          Its state, on the devices.
+        """
+        if self._layout.kind == "pmap":
+            return jax.jit(create)()
+        return jax.jit(create, out_shardings=self._layout.shardings(jax.eval_shape(create)))()
+
     def place(self, state: TrainState) -> TrainState:
         """Copies a state to all devices, class tables and their optimizer state by shares.
 
@@ -81,13 +96,16 @@ class Parallel:
 
     def _wrap(self, shardings: Any) -> Callable[..., Any]:
         layout, step = self._layout, self._step
-        axis_name, class_axis = layout.axis_name, layout.class_axis_name
-        named = {"class_axis_name": class_axis} if class_axis else {}
-        mapped = functools.partial(step, axis_name=axis_name, **named)
+        split = any(sharding.spec != P() for sharding in jax.tree.leaves(shardings))
+        named = {"class_axis_name": layout.class_axis_name} if split else {}
+        # Without a class table both axes of a mesh split the batch and nothing else.
+        names = layout.axis_name if split else layout.names
+        mapped = functools.partial(step, axis_name=names, **named)
         if layout.kind == "pmap":
-            return layout.pmap(mapped, out_axes=None)
+            alone = len(layout.local) == layout.count  # else pmap copies the state first
+            return layout.pmap(mapped, donate_argnums=(0,) if alone else ())
         if layout.kind == "shard_map":
-            run = layout.shard_map(mapped, P(), check_vma=self._check_vma)
+            run = layout.shard_map(mapped, names, P(), check_vma=self._check_vma)
         else:
 
             def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -189,15 +207,18 @@ def parallel_eval(
     layout = Layout(kind, model, "batch", "model", devices)
     if kind == "pmap":
         gathered = lambda state, images: lax.all_gather(step(state, images), "batch", tiled=True)
-        run = layout.pmap(gathered, out_axes=None)
+        run = layout.pmap(gathered)
     else:
-        inner = layout.shard_map(step, P("batch")) if kind == "shard_map" else step
+        inner = (
+            layout.shard_map(step, layout.names, P(layout.names)) if kind == "shard_map" else step
+        )
         run = jax.jit(inner, out_shardings=layout.everywhere)
 
     def embed(state: TrainState, images: np.ndarray) -> Array:
         state = state._replace(
             params={"encoder": state.params["encoder"]}, objective_state=(), opt_state=()
         )
+        state = layout.copied(state)
         rows = len(images)
         return run(state, layout.share(_longer(images, -rows % layout.count)))[:rows]
 
@@ -258,24 +279,25 @@ class Layout:
         self.everywhere = NamedSharding(self.mesh, P())
         # Rows over all devices: those that share a class table do not share the encoder's work.
         self.split = NamedSharding(self.mesh, P(names))
+        self.names: Names = names if model > 1 else axis_name
         process = jax.process_index()
         self.local = [device for device in devices if device.process_index == process]
 
-    def pmap(self, fn: Callable[..., Any], *, out_axes: Any) -> Callable[..., Any]:
-        """fn(state, share of the batch) under `pmap`."""
-        devices = list(self.mesh.devices.flat)
-        return jax.pmap(fn, self.axis_name, in_axes=(None, 0), out_axes=out_axes, devices=devices)
+    def pmap(self, fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """fn(state, share of the batch) under `pmap`, for what is the same on all devices."""
+        options |= {"in_axes": (None, 0), "out_axes": None}
+        return jax.pmap(fn, self.axis_name, devices=list(self.mesh.devices.flat), **options)
 
     def shard_map(
-        self, fn: Callable[..., Any], out: P, *, check_vma: bool = True
+        self, fn: Callable[..., Any], names: Names, out: P, *, check_vma: bool = True
     ) -> Callable[..., Any]:
-        """fn(state, share of the batch) under `shard_map`; the class axis stays the compiler's."""
+        """fn(state, share of the batch) under `shard_map`; other axes stay the compiler's."""
         return jax.shard_map(
             fn,
             mesh=self.mesh,
-            in_specs=(P(), P(self.axis_name)),
+            in_specs=(P(), P(names)),
             out_specs=out,
-            axis_names={self.axis_name},
+            axis_names={names} if isinstance(names, str) else set(names),
             check_vma=check_vma,
         )
 
@@ -283,9 +305,10 @@ class Layout:
         """Of every array of a state."""
         if self.class_axis_name:
             for table in class_tables(state.params["objective"]):
-                if len(table) % self.model:
+                classes = table.shape[0]
+                if classes % self.model:
                     raise ValueError(
-                        f"model: got {self.model}, expected a divisor of the {len(table)} classes "
+                        f"model: got {self.model}, expected a divisor of the {classes} classes "
                         "of the table"
                     )
         specs = class_specs(state, self.class_axis_name)
@@ -293,15 +316,20 @@ class Layout:
 
     def place(self, state: TrainState) -> TrainState:
         """The state on the devices."""
+        return state if self.kind == "pmap" else self._move(state, self.shardings(state))
+
+    def copied(self, tree: Any) -> Any:
+        """A copy of the arrays of a tree on every device."""
         if self.kind == "pmap":
-            return state
-        shardings = self.shardings(state)
-        there = jax.tree.map(lambda x, s: getattr(x, "sharding", None) == s, state, shardings)
+            return tree
+        return self._move(tree, jax.tree.map(lambda _: self.everywhere, tree))
+
+    def _move(self, tree: Any, shardings: Any) -> Any:
+        there = jax.tree.map(lambda x, s: getattr(x, "sharding", None) == s, tree, shardings)
         if jax.tree.all(there):
-            return state
-        one_process = len(self.local) == self.count
-        put = jax.device_put if one_process else spread
-        return jax.tree.map(put, state, shardings)
+            return tree
+        put = jax.device_put if len(self.local) == self.count else spread
+        return jax.tree.map(put, tree, shardings)
 
     def put(self, batch: Mapping[str, Any]) -> _Placed:
         """The rows of this process on its devices."""
@@ -342,7 +370,7 @@ def spread(x: Any, sharding: NamedSharding) -> Array:
     """
     if not getattr(x, "is_fully_addressable", True):
         return jax.jit(lambda x: x, out_shardings=sharding)(x)
-    if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         rows = np.asarray(x)
         return jax.make_array_from_callback(rows.shape, sharding, lambda at: rows[at])
     wrap = functools.partial(jax.random.wrap_key_data, impl=jax.random.key_impl(x))

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 from jax import lax
 
-from jdml._core.options import Array
+from jdml._core.devices import varying_axes
+from jdml._core.options import Array, AxisName
 from jdml.encoders import as_encoder
 from jdml.objectives import Objective
-from jdml.training.tables import class_tables, over_classes
+from jdml.training.tables import class_tables, over_classes, update_over_classes
 
 Batch: TypeAlias = Mapping[str, Any]
 
@@ -88,7 +89,7 @@ def train_step(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     augment: Callable[[Array, Array], Array] | None = None,
-    axis_name: str | None = None,
+    axis_name: AxisName | None = None,
     class_axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step of gradient descent on the loss of the whole batch.
@@ -133,8 +134,11 @@ def train_step(
     if augment is not None:
         images = augment(row_keys(), images)
     loss_of_rows: Callable[..., Array] = functools.partial(objective.loss, axis_name=axis_name)
+    update: Callable[..., Any] = functools.partial(objective.update, axis_name=axis_name)
     if class_axis_name is not None and class_tables(state.params["objective"]):
-        loss_of_rows = over_classes(loss_of_rows, state, class_axis_name)
+        checked = axis_name is None or bool(varying_axes(lax.axis_index(axis_name)))
+        loss_of_rows = over_classes(loss_of_rows, state, class_axis_name, check_vma=checked)
+        update = update_over_classes(update, state, class_axis_name, check_vma=checked)
 
     def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
         embeddings, encoder_state = network.apply(
@@ -161,12 +165,11 @@ def train_step(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         encoder_state=encoder_state,
-        objective_state=objective.update(
+        objective_state=update(
             state.objective_state,
             state.params["objective"],
             lax.stop_gradient(embeddings),
             batch,
-            axis_name=axis_name,
         ),
         opt_state=opt_state,
         key=state.key,
@@ -234,7 +237,9 @@ def embed(
     return np.concatenate(blocks)
 
 
-def _keys(state: TrainState, rows: int, axis_name: str | None) -> tuple[Callable[[], Array], Array]:
+def _keys(
+    state: TrainState, rows: int, axis_name: AxisName | None
+) -> tuple[Callable[[], Array], Array]:
     """A function for one key a row of this device, and the key of dropout."""
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     first = 0
@@ -251,7 +256,7 @@ def _keys(state: TrainState, rows: int, axis_name: str | None) -> tuple[Callable
     return row_keys, dropout_key
 
 
-def _mean_of_floats(tree: Any, axis_name: str) -> Any:
+def _mean_of_floats(tree: Any, axis_name: AxisName) -> Any:
     def mean(x: Array) -> Array:
         return lax.pmean(x, axis_name) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
