@@ -292,3 +292,40 @@ def test_a_table_that_is_missing_or_too_short_is_refused():
         objectives.table(losses.cosface, 8, rows=7)
     with pytest.raises(ValueError, match=r"^objective: got parameters [^\n]*, expected a class"):
         objective.init(jax.random.key(0), 3)
+
+
+def test_a_sample_is_exact_over_rows_and_classes_of_a_filled_up_batch():
+    """Float64, 12 rows filled up to 16, on 4 devices cut by rows, by classes, and by both."""
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        head = objectives.table(losses.cosface, 24, scale=8.0)
+        objective = objectives.sampled(head, 16, groups=4)
+        params, state = objective.init(jax.random.key(0), 6)
+        x, y = jnp.asarray(random.normal(size=(12, 6))), jnp.asarray(random.integers(0, 24, 12))
+        filled = jnp.pad(x, ((0, 4), (0, 0))), jnp.resize(y, 16), jnp.arange(16) < 12
+
+        def step(params, x, y, where, **axes):
+            batch = {"labels": y, "where": where}
+            loss = lambda params: objective.loss(params, state, x, batch, **axes)
+            return jax.value_and_grad(loss)(params)
+
+        expected = step(params, x, y, None)
+        axes = {"axis_name": "rows", "class_axis_name": "classes"}
+        for shape in ((4, 1), (2, 2), (1, 4)):
+            mesh = jax.make_mesh(
+                shape,
+                ("rows", "classes"),
+                devices=jax.devices()[:4],
+                axis_types=(AxisType.Auto,) * 2,
+            )
+            by_rows, by_classes = P("rows"), P("classes")
+            cut = jax.shard_map(
+                functools.partial(step, **axes),
+                mesh=mesh,
+                in_specs=(by_classes, by_rows, by_rows, by_rows),
+                out_specs=(P(), by_classes),
+            )
+            for a, b in zip(
+                jax.tree.leaves(jax.jit(cut)(params, *filled)), jax.tree.leaves(expected)
+            ):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
