@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jdml.metrics import task as asked
 from jdml.metrics import ties
 from jdml.metrics.task import Task
-from jdml.retrieval.rows import block_of, blocks
+from jdml.retrieval.rows import block_of, blocks, two_at_a_time
 from jdml.retrieval.search import block_at, gallery_of
 from jdml.retrieval.select import Block, Gallery, largest, similarities
 
@@ -52,18 +52,16 @@ def values(task: Task, ks: tuple[int, ...], rule: ties.Ties) -> dict[str, np.nda
 def _ranked(
     task: Task, length: int, beyond: bool
 ) -> Iterator[tuple[ties.Groups, ties.First, np.ndarray]]:
-    """What the metrics of each block of queries need; the next block is under way meanwhile.
+    """What the metrics of each block of queries need.
 
     `length` ranks are listed; `beyond` where recall is asked for beyond the list.
     """
-    waiting = None
-    for rows in blocks(len(task.relevant), task.prepared.block_size):
-        lists = _rank(task, rows, length, count=beyond)
-        if waiting is not None:
-            yield _finish(task, length, *waiting)
-        waiting = rows, lists
-    if waiting is not None:
-        yield _finish(task, length, *waiting)
+
+    def of(rows: slice) -> tuple[ties.Groups, ties.First, np.ndarray]:
+        return _finish(task, length, rows, _rank(task, rows, length, count=beyond))
+
+    every = blocks(len(task.relevant), task.prepared.block_size)
+    return two_at_a_time(of, every, alone=task.gallery.mesh is not None)
 
 
 def _rank(task: Task, rows: slice, length: int, count: bool) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+T = TypeVar("T")
+U = TypeVar("U")
 Distance: TypeAlias = Literal["cosine", "dot", "euclidean", "squared_euclidean"]
 
 # Similarities of one block of queries alive at once, in bytes: what a CPU's caches and allocator
@@ -132,3 +135,20 @@ def group_numbers(
         codes = np.where(both < 0, -1, codes)
     codes = codes.astype(np.int32)
     return codes[: len(own)], codes[len(own) :]
+
+
+def two_at_a_time(function: Callable[[T], U], items: Iterable[T], alone: bool) -> Iterator[U]:
+    """function of each item, in order; the next item is under way meanwhile, unless `alone`.
+
+    A selection runs on one core: a second block has its products on the others. What JAX keeps
+    for each thread goes along.
+    """
+    config: Any = jax.config
+    x64, device = config.jax_enable_x64, config.jax_default_device
+
+    def there(item: T) -> U:
+        with jax.enable_x64(x64), jax.default_device(device):
+            return function(item)
+
+    with futures.ThreadPoolExecutor(1 if alone else 2) as pool:
+        yield from pool.map(there, items)

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jdml.retrieval import approximate
 from jdml.retrieval.approximate import FaissIndex
 from jdml.retrieval.prepare import Index, Prepared, prepare, within
-from jdml.retrieval.rows import Distance, block_of, blocks, whole
+from jdml.retrieval.rows import Distance, block_of, blocks, two_at_a_time, whole
 from jdml.retrieval.select import Block, Gallery, largest, similarities, top_k
 
 
@@ -91,8 +91,8 @@ def neighbours(
     within(k, "k", prepared)
     table, metric = gallery_of(prepared), prepared.index.distance
     split = prepared.index.split
-    found = []
-    for rows in blocks(len(prepared.queries), prepared.block_size):
+
+    def of(rows: slice) -> list[np.ndarray]:
         search = functools.partial(
             _nearest, block_at(prepared, rows), table, k=k, distance=metric, split=split
         )
@@ -102,7 +102,10 @@ def neighbours(
             columns, values, _ = search(by_index=True)
         columns, values = np.asarray(columns)[asked], np.asarray(values)[asked]
         order = np.lexsort((columns, values), axis=1)[:, :k]
-        found.append([np.take_along_axis(array, order, axis=1) for array in (columns, values)])
+        return [np.take_along_axis(array, order, axis=1) for array in (columns, values)]
+
+    every = blocks(len(prepared.queries), prepared.block_size)
+    found = list(two_at_a_time(of, every, alone=split is not None))
     if not found:
         found = [(np.zeros((0, k), np.int32), np.zeros((0, k), prepared.queries.dtype))]
     columns, values = map(np.concatenate, zip(*found))
