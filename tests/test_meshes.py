@@ -38,10 +38,13 @@ def few():
 
 
 def pairs():
-    """Sums by pair, all triplets, two stages, a number of the whole batch, a memory."""
+    """Sums by pair, by anchor in tiles, all triplets, the partner's distances, two stages, a number
+    of the whole batch, a memory."""
     return objectives.weighted_sum(
         (1.0, objectives.with_memory(objectives.pairs(losses.contrastive), 8)),
+        (1.0, objectives.pairs(losses.supcon, block_size=4)),
         (1.0, objectives.pairs(losses.triplet)),
+        (1.0, objectives.pairs(losses.triplet, swap=True, block_size=4)),
         (1.0, objectives.pairs(losses.lifted_structure)),
         (1.0, objectives.pairs(losses.histogram)),
     )
@@ -102,6 +105,7 @@ def single(objective):
         (heads, "pmap", {}),
         (pairs, "jit", {"model": 1}),
         (pairs, "jit", {"model": 2}),
+        (pairs, "jit", {"model": 4}),
         (pairs, "shard_map", {"model": 2}),
         (pairs, "shard_map", {"check_vma": False}),
         (pairs, "pmap", {}),

@@ -35,7 +35,7 @@ def together(command):
         for index in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120) for process in running]
+        said = [process.communicate(timeout=300) for process in running]
     finally:
         for process in running:
             process.kill()
