@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import functools
-import importlib
 import math
 
 import jax
@@ -143,11 +141,3 @@ def test_a_run_is_measured_about_twenty_times(steps, times):
     logged = [step for step in range(1, steps + 1) if step % 20 == 0 or step == steps]
     assert sum(health.due(step, steps) for step in logged) == times
     assert health.due(steps, steps)
-
-
-@pytest.mark.parametrize("name", ["diagnostics", "report.html", "report.measure"])
-def test_examples_run(name):
-    module = importlib.import_module(f"jdml.{name}")
-    found = doctest.testmod(module, extraglobs={"jax": jax, "jnp": jnp, "np": np})
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import functools
-import importlib
 import itertools
 
 import jax
@@ -113,14 +111,6 @@ def test_a_call_is_given_what_it_takes():
 def test_what_is_no_model_is_refused(model):
     with pytest.raises(TypeError, match=r"^model: got [^\n]*, expected a flax\.nnx\.Module or a"):
         encoders.nnx(model)
-
-
-@pytest.mark.parametrize("name", ["adapters", "cached", "encoder"])
-def test_examples_of_encoders_run(name):
-    module = importlib.import_module(f"jdml.encoders.{name}")
-    found = doctest.testmod(module)
-    assert found.attempted
-    assert not found.failed
 
 
 # ---------------------------------------------------------------- devices

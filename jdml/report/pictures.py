@@ -38,8 +38,8 @@ def training_curve(
       ValueError: lengths disagree, or no loss is finite.
 
     Example:
-      >>> import tempfile
-      >>> file = Path(tempfile.mkdtemp()) / "curve.png"
+      >>> import pathlib, tempfile
+      >>> file = pathlib.Path(tempfile.mkdtemp()) / "curve.png"
       >>> training_curve(file, [0, 1, 2], [3.0, 2.0, 1.5], {"MAP@R": ([0, 2], [0.2, 0.7])})
       >>> file.read_bytes()[1:4]
       b'PNG'
