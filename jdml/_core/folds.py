@@ -19,7 +19,7 @@ from jdml._core import targets
 from jdml._core.devices import vary, varying_axes
 from jdml._core.maths import measure
 from jdml._core.options import Array, Distance, Pairs, Reduction, by_anchor, flat
-from jdml._core.reduce import Term, log_add, log_sum_exp, weigh
+from jdml._core.reduce import Term, counted, log_add, log_sum_exp, weigh
 from jdml._core.sides import Anchors
 from jdml._core.stream import hoist, join, split
 
@@ -123,7 +123,7 @@ def mirrored(
         pairs = _tile_pairs(distance, kind, x, y, mine, theirs)
         if isinstance(formula, Folded):
             return [fold.entries(pairs) for fold in formula.folds]
-        return [_active(*term, reduction) for term in formula(pairs)]
+        return [(v, counted(v, w, reduction)) for v, w in formula(pairs)]
 
     logs = (
         tuple(fold.log for fold in formula.folds)
@@ -136,12 +136,6 @@ def mirrored(
     if isinstance(formula, Folded):
         return [weigh(*term, reduction) for term in formula.combine(*values)]
     return [(num, lax.stop_gradient(den)) for num, den in zip(values, weights)]
-
-
-def _active(value: Array, weight: Array, reduction: Reduction) -> Term:
-    if reduction == "mean_active":
-        weight = jnp.where(value <= 0, 0.0, weight)
-    return value, weight
 
 
 def _tile_pairs(

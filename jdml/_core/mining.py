@@ -15,7 +15,7 @@ from jdml._core.reduce import total
 from jdml._core.sides import Anchors, References
 from jdml._core.stream import split
 
-# Chosen columns are measured once more where they are at most this share of all, as 1 / share.
+# Chosen columns are measured on their own where they are at most one of so many.
 _NARROW = 16
 
 

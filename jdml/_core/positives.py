@@ -20,6 +20,7 @@ from jdml._core.devices import vary, varying_axes, zeros
 from jdml._core.maths import measure
 from jdml._core.options import Array, Distance, Mates, Pairs, Reduction
 from jdml._core.reduce import Term, weigh
+from jdml._core.selection import nth_positive
 from jdml._core.stream import add, hoist, is_zero, tangent_leaves
 
 
@@ -234,12 +235,7 @@ def _pick(k: Any, rows: _Rows, mates: Mates | None) -> tuple[Array, _Rows]:
     """The column of the k-th positive of each anchor, and the rows as that positive sees them."""
     b, width = rows.positives.shape
     row = np.arange(b)  # of numpy: a traced array would leak out of the derivative rule
-    if mates is None:
-        at, there = jnp.full(b, k), jnp.ones(b, bool)
-    else:
-        skip_own = (k >= mates.rank).astype(mates.start.dtype)
-        at = mates.order[jnp.clip(mates.start + k + skip_own, 0, width - 1)]
-        there = k < mates.count
+    at, there = nth_positive(k, mates, b, width)
     of_positive = lambda x: x if x is None or x.ndim == 2 else x[row, at]
     own_column = lambda x: None if x is None else x[row, at]
     weights = jnp.where(there, rows.positive_weights[row, at], 0.0)

@@ -24,10 +24,14 @@ def safe_divide(numerator: Array, denominator: Array) -> Array:
     return jnp.where(empty, 0.0, numerator / jnp.where(empty, 1.0, denominator))
 
 
+def counted(value: Array, weight: Array, reduction: Reduction) -> Array:
+    """The weights of the entries that the reduction counts."""
+    return jnp.where(value <= 0, 0.0, weight) if reduction == "mean_active" else weight
+
+
 def weigh(value: Array, weight: Array, reduction: Reduction) -> Term:
     """Sums the entries of one term over everything but the anchors: (num [b], den [b])."""
-    if reduction == "mean_active":
-        weight = jnp.where(value <= 0, 0.0, weight)
+    weight = counted(value, weight, reduction)
     axes = tuple(range(1, value.ndim))
     num = jnp.where(weight == 0, 0.0, value * weight).sum(axes)
     return num, lax.stop_gradient(weight).sum(axes)

@@ -121,7 +121,7 @@ def one_negative(pairs: Pairs, choose: Callable[[Array, Array], Array]) -> Pairs
     distances, mates = lax.stop_gradient(pairs.positives), pairs.mates
 
     def step(k: Any, chosen: Array) -> Array:
-        at, there = _nth_positive(k, mates, b, width)
+        at, there = nth_positive(k, mates, b, width)
         found = choose(at, distances[row, at]).astype(chosen.dtype)
         return chosen.at[row, at].set(jnp.where(there, found, chosen[row, at]))
 
@@ -137,7 +137,7 @@ def one_negative(pairs: Pairs, choose: Callable[[Array, Array], Array]) -> Pairs
     )
 
 
-def _nth_positive(k: Any, mates: Mates | None, b: int, width: int) -> tuple[Array, Array]:
+def nth_positive(k: Any, mates: Mates | None, b: int, width: int) -> tuple[Array, Array]:
     """Column of the k-th positive of each anchor, or of any row without classes; if it is there."""
     if mates is None:
         return jnp.full(b, k, jnp.int32), jnp.ones(b, bool)

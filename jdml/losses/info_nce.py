@@ -20,7 +20,7 @@ from jdml._core.options import (
     by_anchor,
 )
 from jdml._core.pairs import over_pairs
-from jdml._core.reduce import any_weight, log_add, log_sum_exp, safe_divide
+from jdml._core.reduce import any_weight, log_sum_exp, safe_divide
 
 
 def _column(x: Array) -> Array:
@@ -40,12 +40,7 @@ def _check_denominator(denominator: str) -> None:
 
 def _log_sum_all(pairs: Pairs, temperature: Number) -> Array:
     """log-sum-exp of -distance / temperature over all pairs of an anchor, [b]."""
-    fresh = pairs.positive_columns is None and pairs.negative_columns is None
-    if fresh:  # both sides still hold the same distances: one pass
-        weights = pairs.positive_weights + pairs.negative_weights
-        return log_sum_exp(-pairs.positives / temperature, weights)
-    positive = log_sum_exp(-pairs.positives / temperature, pairs.positive_weights)
-    return log_add(positive, log_sum_exp(-pairs.negatives / temperature, pairs.negative_weights))
+    return Fold("all", lambda distance: -distance / temperature, log=True)(pairs)
 
 
 @loss(reduction="mean")

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdml._core import checks
 from jdml._core.options import Array, AxisName
 from jdml.objectives.base import Batch, Objective
-from jdml.states.rows import rows_of_all
+from jdml.states.rows import checked_labels, rows_of_all
 
 
 def sample_classes(
@@ -63,15 +62,7 @@ def sample_classes(
       2021; Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition
       CNNs by Partial FC, CVPR 2022.
     """
-    labels = jnp.asarray(checks.as_array("labels", labels))
-    checks.class_labels("labels", labels, labels.shape[0], "embeddings")
-    labels = labels.astype(jnp.result_type(int))
-    exists = labels >= 0
-    if where is not None:
-        where = jnp.asarray(where)
-        checks.vector("where", where, labels.shape[0], "labels")
-        checks.boolean("where", where)
-        exists &= where
+    labels, exists = checked_labels(labels, where)
     labels = rows_of_all(jnp.where(exists, labels, -1), axis_name)
     shards = 1 if class_axis_name is None else lax.axis_size(class_axis_name)
     _check_numbers(labels.shape[0], num_classes, size, groups, shards)

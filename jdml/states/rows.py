@@ -23,16 +23,25 @@ def checked_rows(
     embeddings: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
     """Checked rows without gradient, lifted to float32 at least, and which of them exist."""
-    embeddings, labels = plain_rows(embeddings), jnp.asarray(checks.as_array("labels", labels))
-    checks.class_labels("labels", labels, embeddings.shape[0], "embeddings")
+    embeddings = plain_rows(embeddings)
+    return embeddings, *checked_labels(labels, where, embeddings.shape[0])
+
+
+def checked_labels(
+    labels: Array, where: Array | None, rows: int | None = None
+) -> tuple[Array, Array]:
+    """Checked labels of so many embeddings (any number by default), and which rows exist."""
+    labels = jnp.asarray(checks.as_array("labels", labels))
+    rows, of = (labels.shape[0], "labels") if rows is None else (rows, "embeddings")
+    checks.class_labels("labels", labels, rows, of)
     labels = labels.astype(jnp.result_type(int))
     exists = labels >= 0
     if where is not None:
         where = jnp.asarray(where)
-        checks.vector("where", where, embeddings.shape[0], "embeddings")
+        checks.vector("where", where, rows, of)
         checks.boolean("where", where)
         exists &= where
-    return embeddings, labels, exists
+    return labels, exists
 
 
 def rows_of_all(x: Array, axis_name: AxisName | None) -> Array:
