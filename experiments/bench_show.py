@@ -10,6 +10,7 @@ from experiments import bench_machine
 from experiments.bench_clock import Times
 from experiments.bench_run import Result, growth
 from experiments.bench_sides import DENSE, FAISS, OURS, PEER, Memory
+from experiments.bench_tried import TRIED
 
 _WIDE = 128  # columns; a narrower terminal breaks the lines, which loses nothing
 SLOW_FIRST_CALL = 2.0  # seconds; no loss should take longer
@@ -186,6 +187,7 @@ def _remarks(report: Report) -> list[str]:
         lines += [f"{title}: {note}" for note in result.notes]
         busy = " (busy)" if result.busy else ""
         lines += [f"Short of its target{busy}: {title}: {text}" for text in result.short]
+        lines += [f"  {text}" for text in _reasons(result, report.peak)] if result.short else []
     kinds = {result.row.name: result.row.kind for result in report.results}
     for name, factor in growth(report.results).items():
         most = _GROWTH.get(kinds[name], 4.5)
@@ -199,6 +201,19 @@ def _remarks(report: Report) -> list[str]:
     if report.imports and report.imports[1] > SLOW_IMPORT:
         lines.append(f"Slow import: jdml.losses adds {report.imports[1]:.2f} s")
     return lines
+
+
+def _reasons(result: Result, peak: float) -> list[str]:
+    """Why a row falls short: what a target asks for beside what the machine can do, and tries."""
+    lines = []
+    work = result.row.flops(result.size)
+    for name, target in result.targets.items():
+        if peak and name in result.ratios and result.ratios[name] < target:
+            asked = _digits(1e3 * result.times[name].median / target)
+            products = _digits(1e3 * work / peak)
+            lines.append(f"{target:g} times {name} is {asked} ms; the products take {products} ms")
+    tried = TRIED.get(result.row.name)
+    return lines + ([f"Tried: {tried}."] if tried else [])
 
 
 # ---------------------------------------------------------------- files

@@ -85,6 +85,7 @@ class Row:
       sizes: in increasing order.
       kind: which arguments the function takes, and what work it has at least.
       drawn: has a panel in the figure.
+      once: each pair of rows is compared once, not from either side.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind = "pairs"
     drawn: bool = False
+    once: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -103,7 +105,7 @@ class Row:
         n, d = size.rows, size.dim
         if self.kind == "table":
             return 6.0 * n * size.classes * d
-        return (6.0 if self.kind == "pairs" else 2.0) * n * n * d
+        return (4.0 if self.once else 6.0 if self.kind == "pairs" else 2.0) * n * n * d
 
 
 UNIT = {"distance": distances.normalized(distances.euclidean)}  # the peer's default distance
@@ -213,6 +215,7 @@ ROWS: tuple[Row, ...] = (
         ),
         {"negative_margin": 1.0, **UNIT},
         drawn=True,
+        once=True,
     ),
     Row(
         "multi-similarity",
@@ -229,6 +232,7 @@ ROWS: tuple[Row, ...] = (
         ),
         {"alpha": 2.0, "beta": 50.0, "base": 0.5},
         drawn=True,
+        once=True,
     ),
     Row(
         "SupCon",
@@ -245,6 +249,7 @@ ROWS: tuple[Row, ...] = (
         ),
         {"temperature": 0.1},
         drawn=True,
+        once=True,
     ),
     Row(
         "ArcFace",
