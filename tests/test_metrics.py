@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdml.metrics import retrieval, task
+from jdml.metrics import long_lists, retrieval, task
 
 TIES = ("expected", "optimistic", "pessimistic")
 
@@ -127,6 +127,27 @@ def test_recall_beyond_the_list_is_recall_within_it(ties, monkeypatch):
     counted = retrieval(x, y, **arguments)
     monkeypatch.setattr(task, "LONGEST_LIST", 79)
     close(retrieval(x, y, **arguments), counted)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_lists_sorted_on_the_host(ties, seed, monkeypatch):
+    """Every list as long lists are made: the same orders of tied items, in blocks or not."""
+    monkeypatch.setattr(long_lists, "LONG", 1)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-1, 2, size=(7, 2)).astype(np.float32)
+    y = rng.integers(0, 3, size=7)
+    for distance, block_size in (("squared_euclidean", None), ("euclidean", 1)):
+        found = retrieval(x, y, ks=(1, 2, 6), distance=distance, ties=ties, block_size=block_size)
+        close(found, brute(x, y, (1, 2, 6), ties))
+
+
+def test_lists_sorted_on_the_host_are_those_of_the_device(monkeypatch):
+    x, y = large(dim=2)
+    x = np.round(8 * x)  # many tie, and lists of 130 ranks end among them
+    wanted = retrieval(x, y, ks=(1, 50), distance="dot", cameras=np.arange(300) % 3)
+    monkeypatch.setattr(long_lists, "LONG", 1)
+    close(retrieval(x, y, ks=(1, 50), distance="dot", cameras=np.arange(300) % 3), wanted)
 
 
 def test_two_level_selection_with_ties():

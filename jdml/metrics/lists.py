@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from jdml.metrics import long_lists, ties
 from jdml.metrics import task as asked
-from jdml.metrics import ties
 from jdml.metrics.task import Task
 from jdml.retrieval.rows import block_of, blocks, two_at_a_time
 from jdml.retrieval.search import block_at, gallery_of
@@ -60,7 +60,16 @@ def _ranked(
     def of(rows: slice) -> tuple[ties.Groups, ties.First, np.ndarray]:
         return _finish(task, length, rows, _rank(task, rows, length, count=beyond))
 
+    def of_long(rows: slice) -> tuple[ties.Groups, ties.First, np.ndarray]:
+        block, gallery = block_at(task.prepared, rows), gallery_of(task.prepared)
+        found = long_lists.groups(block, gallery, task.codes[rows], gallery_codes, length)
+        return found, ties.first_hit(found), task.relevant[rows]
+
     every = blocks(len(task.relevant), task.prepared.block_size)
+    on_host = not beyond and task.gallery.mesh is None
+    if on_host and long_lists.fits(length, task.prepared.queries.dtype):
+        gallery_codes = np.asarray(task.gallery.padded_codes)
+        return two_at_a_time(of_long, every, alone=False)
     return two_at_a_time(of, every, alone=task.gallery.mesh is not None)
 
 

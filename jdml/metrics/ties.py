@@ -43,6 +43,10 @@ def tie_groups(
     rows, length = values.shape
     rank = np.arange(length)
     changes = values[:, 1:] != values[:, :-1]
+    if changes.all() and edge is None:  # nobody ties, as is usual
+        before = np.broadcast_to(rank, hits.shape)
+        so_far = np.cumsum(hits, axis=1)
+        return Groups(before, so_far - hits, np.broadcast_to(1, hits.shape), hits.astype(int))
     always = np.ones((rows, 1), bool)
     opens = np.concatenate([always, changes], axis=1)
     closes = np.concatenate([changes, always], axis=1)
