@@ -14,7 +14,8 @@ _RETRIEVAL = (
     "two blocks under way at once (100 a class: 2.0 to 1.3 s); blocks of 128 and 512 queries, "
     "groups of 16 and 32, no masks, products by tiles: the same or slower; products in bfloat16 "
     "before exact ones: 0.8 to 0.6 s, only on cores that have them, left out; each pair "
-    "once: not tried, since the members of a chosen group would have to be measured again"
+    "once, from the two largest of every group either way: its passes cost more than half of the "
+    "products"
 )
 
 TRIED = {
