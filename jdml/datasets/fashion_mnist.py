@@ -34,8 +34,21 @@ FILES = {
 _DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
-def load(data_dir: str | None) -> Splits:
-    """The splits, prepared from local IDX files where they are not there yet."""
+def load(data_dir: str | None, source: str | os.PathLike[str] | None = None) -> Splits:
+    """The splits, prepared from local IDX files where they are not there yet.
+
+    Args:
+      data_dir: folder of TFDS.
+      source: folder of the files; by default FASHION_MNIST_DIR, else the one for files fetched by
+        hand, else where Debian puts them.
+
+    Returns:
+      The `Splits`.
+
+    Raises:
+      FileNotFoundError, ModuleNotFoundError: what is missing, and where to put or get it.
+      ValueError: other files, counts that are not those of the protocol.
+    """
     import tensorflow_datasets as tfds
 
     def make() -> Any:
@@ -43,7 +56,7 @@ def load(data_dir: str | None) -> Splits:
 
     builder = opened(make)
     if not builder.is_prepared():
-        builder = _prepare(make, pathlib.Path(builder.data_dir).parents[1])
+        builder = _prepare(make, pathlib.Path(builder.data_dir).parents[1], source)
     columns = read_all(builder, "train+test")
     names = builder.info.features["label"].names
     parts = {"train": TRAIN_CLASSES, "test": TEST_CLASSES}
@@ -53,15 +66,16 @@ def load(data_dir: str | None) -> Splits:
     return Splits(splits["train"], None, splits["test"])
 
 
-def _prepare(make: Callable[[], Any], data_dir: pathlib.Path) -> Any:
+def _prepare(make: Callable[[], Any], data_dir: pathlib.Path, source: Any) -> Any:
     manual = data_dir / "downloads" / "manual"
-    folders = [pathlib.Path(os.environ.get("FASHION_MNIST_DIR", manual)), _DEBIAN]
+    folders = [pathlib.Path(source or os.environ.get("FASHION_MNIST_DIR", manual))]
+    folders += [] if source else [_DEBIAN]
     found = next((f for f in folders if all((f / name).is_file() for name in FILES)), None)
     if found is None:
         raise FileNotFoundError(
-            f"data: fashion_mnist is not prepared, and its files are neither in {folders[0]} nor "
-            f"in {_DEBIAN}: put {', '.join(FILES)} into the first (or name their folder in "
-            "FASHION_MNIST_DIR), or install Debian's dataset-fashion-mnist"
+            f"data: fashion_mnist is not prepared, and its files are not in "
+            f"{' or '.join(map(str, folders))}: put {', '.join(FILES)} into the first (or name "
+            "their folder in FASHION_MNIST_DIR), or install Debian's dataset-fashion-mnist"
         )
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(

@@ -37,7 +37,7 @@ def prepared(make: Callable[[], Any], **options: Any) -> Any:
     folder = pathlib.Path(builder.data_dir).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _turn(folder / ".lock"):
+        with turn(folder / ".lock"):
             builder = opened(make)
             if not builder.is_prepared():
                 _refuse_part(builder)
@@ -83,8 +83,12 @@ def opened(make: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _turn(path: pathlib.Path) -> Iterator[None]:
-    """Holds a lock on a file; where the system has none, goes on without."""
+def turn(path: pathlib.Path) -> Iterator[None]:
+    """Holds a lock on a file; where the system has none, goes on without.
+
+    Args:
+      path: of the file, made where it is not there.
+    """
     try:
         import fcntl
     except ImportError:
