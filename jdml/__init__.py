@@ -1,7 +1,7 @@
 """jdml: deep metric learning in JAX and Flax.
 
 Rooms: `losses`, `miners`, `distances`, `regularizers`, `states`, `objectives`, `training`,
-`encoders`, `samplers`, `datasets`, `retrieval`, `metrics`, `postprocess`, `diagnostics`,
+`encoders`, `augment`, `samplers`, `datasets`, `retrieval`, `metrics`, `postprocess`, `diagnostics`,
 `checkpoints` and `report`. Each is imported where it is used:
 
 >>> from jdml import losses, miners

@@ -11,15 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdml import datasets, encoders, report, training
+from jdml import augment, datasets, encoders, report, samplers, training
 
 GLOBALS = {"jax": jax, "jnp": jnp, "np": np}
-ROOMS = (datasets, encoders, report, training)
+ROOMS = (augment, datasets, encoders, report, samplers, training)
 MODULES = [
     "jdml",
     "jdml.checkpoints",
     "jdml.diagnostics",
-    "jdml.samplers",
     *(room.__name__ for room in ROOMS),
     *(
         f"{room.__name__}.{module.name}"

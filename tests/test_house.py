@@ -20,9 +20,10 @@ from jdml import losses, objectives
 
 ROOT = pathlib.Path(jdml.__file__).parent
 FLOORS = {
-    "_core": 0, "samplers": 1, "distances": 1, "datasets": 2, "miners": 2, "states": 2,
-    "encoders": 2, "regularizers": 2, "retrieval": 2, "losses": 3, "metrics": 3, "objectives": 4,
-    "training": 5, "checkpoints": 6, "report": 6, "diagnostics": 2, "postprocess": 3,
+    "_core": 0, "augment": 1, "samplers": 1, "distances": 1, "datasets": 2, "miners": 2,
+    "states": 2, "encoders": 2, "regularizers": 2, "retrieval": 2, "losses": 3, "metrics": 3,
+    "objectives": 4, "training": 5, "checkpoints": 6, "report": 6, "diagnostics": 2,
+    "postprocess": 3,
 }  # fmt: skip
 LIGHT = [
     "distances", "miners", "regularizers", "states",

@@ -79,6 +79,8 @@ def retrieval_gallery(
     neighbour_indices: Any,
     class_names: Sequence[str] | None = None,
     *,
+    gallery_images: Any = None,
+    gallery_labels: Any = None,
     queries: int = 8,
     seed: int = 0,
 ) -> None:
@@ -90,9 +92,12 @@ def retrieval_gallery(
 
     Args:
       path: of the PNG file to write.
-      images: [N, H, W], [N, H, W, 1] or [N, H, W, 3], integers to 255 or any floats.
+      images: [N, H, W], [N, H, W, 1] or [N, H, W, 3], integers to 255 or any floats; or whatever
+        has a shape and gives such an array of a few images when it is indexed by their rows.
       labels: int [N].
       neighbour_indices: int [N, k], nearest first; the first 9 are shown.
+      gallery_images: what the neighbours are among, like images; the images by default.
+      gallery_labels: int [M], of these.
       class_names: name of each label. Left out where the font lacks their script: the pictures
         speak for them.
       queries: rows of the picture.
@@ -106,16 +111,20 @@ def retrieval_gallery(
     shaped = indices.ndim == 2 and indices.shape[1] > 0 and len(indices) == len(labels)
     select.expect(shaped, "neighbour_indices", indices, f"[{len(labels)}, k], one row an image")
     indices = indices[:, :_SHOWN]
-    inside = 0 <= indices.min() <= indices.max() < len(labels)
-    select.expect(inside, "neighbour_indices", indices, f"rows 0 to {len(labels) - 1}")
-    right = labels[indices] == labels[:, None]
-    values, counts = np.unique(labels, return_counts=True)
-    able = np.isin(labels, values[counts > 1])
+    found, found_labels, mates = images, labels, 1
+    if gallery_images is not None:
+        found_labels, mates = np.asarray(gallery_labels), 0
+        found = select.as_pictures("gallery_images", gallery_images, found_labels)
+    inside = 0 <= indices.min() <= indices.max() < len(found_labels)
+    select.expect(inside, "neighbour_indices", indices, f"rows 0 to {len(found_labels) - 1}")
+    right = found_labels[indices] == labels[:, None]
+    values, counts = np.unique(found_labels, return_counts=True)
+    able = np.isin(labels, values[counts > mates])
     select.expect(able.any(), "labels", labels, "a class-mate for some image")
     drawn, worst = select.choose_queries(
         right.sum(axis=1), labels, np.flatnonzero(able), queries, seed
     )
-    names = drawing.drawable_names(class_names, labels)
+    names = drawing.drawable_names(class_names, np.concatenate([labels, found_labels]))
     columns = indices.shape[1] + 1
     height = 8 / (columns + 0.5) * (1.25 if names else 1.04) * len(drawn) + 0.8
     with figure_in(path, 8, height) as figure:
@@ -123,11 +132,12 @@ def retrieval_gallery(
         figure.suptitle(f"Nearest neighbours (the first is right for {share:.1%} of all queries)")
         grid = figure.subplots(len(drawn), columns, squeeze=False)
         for row, query in enumerate(drawn):
-            items = (query, *indices[query])
-            for axes, item, mark in zip(grid[row], items, (None, *right[query])):
-                drawing.framed(axes, images[item], mark)
+            items = [(images[query], labels[query])]
+            items += [(found[item], found_labels[item]) for item in indices[query]]
+            for axes, (image, label), mark in zip(grid[row], items, (None, *right[query])):
+                drawing.framed(axes, image, mark)
                 if names:
-                    axes.set_xlabel(names[labels[item]][:12], fontsize=8, labelpad=2)
+                    axes.set_xlabel(names[label][:12], fontsize=8, labelpad=2)
             grid[row, 0].set_ylabel("worst" if row >= len(drawn) - worst else "random")
         for column, axes in enumerate(grid[0]):
             axes.set_title(str(column) if column else "query", fontsize=11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -13,8 +14,28 @@ def expect(ok: bool | np.bool, name: str, got: np.ndarray, expected: str) -> Non
         raise ValueError(f"{name}: got {got.dtype}{list(got.shape)}, expected {expected}")
 
 
-def as_pictures(name: str, images: Any, labels: np.ndarray) -> np.ndarray:
-    """Images as floats from 0 to 1, [N, H, W] or [N, H, W, 3]."""
+class _Pictures:
+    """Images that are read where they are indexed, as floats from 0 to 1."""
+
+    def __init__(self, name: str, images: Any):
+        self._name, self._images = name, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return as_pictures(self._name, self._images[np.array([row])], np.zeros(1, np.int32))[0]
+
+
+def as_pictures(name: str, images: Any, labels: np.ndarray) -> Any:
+    """Images as floats from 0 to 1, [N, H, W] or [N, H, W, 3].
+
+    What is neither an array nor makes one, but gives some images when it is indexed by their rows,
+    is read row by row.
+    """
+    if hasattr(images, "shape") and not isinstance(images, (np.ndarray, np.generic, jax.Array)):
+        expect(labels.shape == (len(images),), f"labels of {name}", labels, f"[{len(images)}]")
+        return _Pictures(name, images)
     array = np.asarray(images)
     array = array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
     shaped = array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)
