@@ -1,83 +1,43 @@
-"""Small random warps of images, inside the jitted train step: a pure function of the keys."""
+"""What the jitted train step does to its images, by the names in the settings."""
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+
+from jdml.augment import Chain, ColourJitter, Cutout, Flip, GaussianBlur, Greyscale, Warp
+
+_MAKERS: dict[str, Callable[[Any], Any]] = {
+    "warp": lambda settings: scaled(settings.warp) if settings.warp else None,
+    "flip": lambda _: Flip(),
+    "colour": lambda _: ColourJitter(0.4, 0.4, 0.4, hue=0.2 * math.pi),
+    "grey": lambda _: Greyscale(),
+    "blur": lambda _: GaussianBlur(),
+    "cutout": lambda _: Cutout(),
+}
+AUGMENTS = tuple(_MAKERS)
 
 
-class Warp(NamedTuple):
-    """The widest warp; each image draws its own, evenly, up to these on either side.
+def build(settings: Any) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """The augmentation `f(keys [B], images [B, H, W, C]) -> float32 images` of a run.
 
-    Attributes:
-      turn: rotation, radians.
-      shear: of columns along rows, tangent of the angle.
-      stretch: of each side alone, logarithm of the factor.
-      shift: of each axis, share of the image's side.
-    """
+    Args:
+      settings: `augment` names what happens, in its order; `warp` is the strength of warps.
 
-    turn: float = 0.12
-    shear: float = 0.15
-    stretch: float = 0.12
-    shift: float = 0.06
-
-
-def warper(warp: Warp) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The augmentation `f(keys [B], images [B, H, W, C]) -> float32 images` of a train step.
-
-    Pixels from beyond the border repeat the border.
+    Returns:
+      The one that is asked for, several as a `Chain`, or None.
 
     Example:
-      >>> images = jnp.arange(16.0).reshape(1, 4, 4, 1)
-      >>> still = warper(Warp(turn=0.0, shear=0.0, stretch=0.0, shift=0.0))
-      >>> bool(jnp.allclose(still(jax.random.split(jax.random.key(0), 1), images), images))
-      True
+      >>> from experiments.settings import Settings
+      >>> build(Settings(warp=0.5))
+      Warp(turn=0.06, shear=0.075, stretch=0.06, shift=0.03)
     """
-    return functools.partial(_warped, warp)
-
-
-def _warped(warp: Warp, keys: jax.Array, images: jax.Array) -> jax.Array:
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        images = images.astype(jnp.float32) / 255.0
-    height, width = images.shape[1:3]
-    matrices, shifts = jax.vmap(functools.partial(_draw, warp, height, width))(keys)
-    middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
-    places = jnp.stack(jnp.mgrid[:height, :width], axis=-1).reshape(-1, 2).astype(jnp.float32)
-    sources = jnp.einsum("nk,bjk->bnj", places - middle[None], matrices)
-    return _interpolate(images, sources + (shifts + middle[None])[:, None])
-
-
-def _draw(warp: Warp, height: int, width: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The matrix [2, 2] and shift [2] from places of the new image to places of the old one."""
-    turn, shear, tall, wide, down, right = jax.random.uniform(key, (6,), minval=-1.0, maxval=1.0)
-    cos, sin = jnp.cos(warp.turn * turn), jnp.sin(warp.turn * turn)
-    tall, wide = jnp.exp(warp.stretch * tall), jnp.exp(warp.stretch * wide)
-    rows = [jnp.stack([cos * tall, -sin]), jnp.stack([sin + warp.shear * shear, cos * wide])]
-    return jnp.stack(rows), warp.shift * jnp.stack([height * down, width * right])
-
-
-def _interpolate(images: jax.Array, places: jax.Array) -> jax.Array:
-    """Bilinear values of images [B, H, W, C] at places [B, H * W, 2]."""
-    height, width = images.shape[1:3]
-    flat = images.reshape(len(images), height * width, -1)
-    edge = jnp.array([height - 1, width - 1], jnp.float32)[None, None]
-    places = jnp.clip(places, 0.0, edge)
-    low = jnp.minimum(jnp.floor(places), edge - 1)
-    share = (places - low)[..., None]
-    first = low.astype(jnp.int32) @ jnp.array([width, 1], jnp.int32)
-
-    def at(step: int) -> jax.Array:
-        return jnp.take_along_axis(flat, (first + step)[..., None], 1, mode="promise_in_bounds")
-
-    def across(step: int) -> jax.Array:
-        return at(step) * (1 - share[:, :, 1]) + at(step + 1) * share[:, :, 1]
-
-    values = across(0) * (1 - share[:, :, 0]) + across(width) * share[:, :, 0]
-    return values.reshape(images.shape)
+    steps = [_MAKERS[name](settings) for name in settings.augment]
+    steps = [step for step in steps if step is not None]
+    return Chain(*steps) if len(steps) > 1 else steps[0] if steps else None
 
 
 def scaled(strength: float) -> Warp:
@@ -87,4 +47,6 @@ def scaled(strength: float) -> Warp:
       >>> scaled(0.5).turn
       0.06
     """
-    return Warp(*(strength * widest for widest in Warp()))
+    plain = Warp()
+    widest = (plain.turn, plain.shear, plain.stretch, plain.shift)
+    return Warp(*(strength * most for most in widest))

@@ -32,10 +32,11 @@ def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:
     folder = first if settings.name else (taken or [first])[-1]
     if not (folder / "config.json").exists():
         raise ValueError(f"resume: got {folder}, expected the folder of a run")
-    before = json.loads((folder / "config.json").read_text())
+    # A run of an older version lacks what came since, and ran without it.
+    before = Settings().as_json() | json.loads((folder / "config.json").read_text())
     for name, value in settings.as_json().items():
-        if name not in FREE and before.get(name) != value:
-            raise ValueError(f"{name}: got {value}, expected {before.get(name)} as in {folder}")
+        if name not in FREE and before[name] != value:
+            raise ValueError(f"{name}: got {value}, expected {before[name]} as in {folder}")
     return folder
 
 

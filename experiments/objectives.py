@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jdml import losses, objectives
+from jdml import losses, miners, objectives
 from jdml.objectives import Objective
+
+if TYPE_CHECKING:
+    from experiments.settings import Settings
 
 # Losses with several rows a class, and how many their papers take.
 SUB_CENTERS = {"hist": 2, "soft_triple": 10, "subcenter_arcface": 3}
@@ -16,6 +19,32 @@ SUB_CENTERS = {"hist": 2, "soft_triple": 10, "subcenter_arcface": 3}
 def known() -> list[str]:
     """The names of the losses, in alphabetical order."""
     return sorted(losses.__all__)
+
+
+def build(settings: Settings, num_classes: int) -> Objective:
+    """The objective of a run: the loss, and what the settings put around it.
+
+    Raises:
+      ValueError: what does not go with the loss, in one line.
+    """
+    options, loss = dict(settings.loss_options), settings.loss
+    if settings.miner:
+        options["miner"] = getattr(miners, settings.miner)()
+    for name in ("class_rows", "sampled"):
+        value = getattr(settings, name)
+        if value and "proxies" not in inspect.signature(getattr(losses, loss)).parameters:
+            raise ValueError(f"{name}: got {value}, expected 0, as {loss} has no class table")
+    if settings.class_rows:
+        rows = settings.class_rows
+        if rows < num_classes:
+            raise ValueError(f"class_rows: got {rows}, expected {num_classes} or more, the classes")
+        options["rows"] = rows
+    made = objective(loss, num_classes, options)
+    if settings.sampled:
+        made = objectives.sampled(made, settings.sampled, groups=settings.sample_groups)
+    if settings.matryoshka:
+        made = objectives.matryoshka(made, settings.matryoshka)
+    return made
 
 
 def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Objective:
@@ -27,7 +56,7 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
     Args:
       name: of a loss in `jdml.losses`.
       num_classes: of the training set.
-      options: keywords of the loss.
+      options: keywords of the loss, and with a class table `rows`, how many it has.
 
     Returns:
       An `Objective`.
@@ -48,12 +77,14 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
         takes_classes = "num_classes" in inspect.signature(make).parameters
         return make(*[num_classes] * takes_classes, **options)
     parameters = inspect.signature(getattr(losses, name)).parameters
-    for option in options.keys() - parameters.keys() - {"sub_centers"}:
-        raise ValueError(f"loss_options: got {option}, which {name} does not take")
     inputs = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    tables = inputs == ["embeddings", "labels", "proxies"]
+    extra = {"sub_centers", "rows"} if tables else set()
+    for option in options.keys() - parameters.keys() - extra:
+        raise ValueError(f"loss_options: got {option}, which {name} does not take")
     if inputs == ["embeddings", "labels"]:
         return objectives.pairs(getattr(losses, name), **options)
-    if inputs == ["embeddings", "labels", "proxies"]:
+    if tables:
         if name in SUB_CENTERS:
             options.setdefault("sub_centers", SUB_CENTERS[name])
         return objectives.table(getattr(losses, name), num_classes, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -10,21 +11,23 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import augment, health, objectives, pictures
+from experiments import augment, best, encoder, health, objectives, pictures
 from experiments.data import Data, Images, load
 from experiments.files import choose_folder, make, write_json
 from experiments.log import Log, Progress, Silent, Speed, read_log, usual_speed
+from experiments.pictures import VALIDATION
 from experiments.pipeline import batches
 from experiments.processes import first, one_before_the_rest, together, told
+from experiments.scores import check_ranks, raw_pixels, score, score_rows
 from experiments.settings import Settings
-from jdml import encoders, metrics, training
+from experiments.verify import load_pairs, verify
+from jdml import datasets, encoders, training
 from jdml.checkpoints import Checkpoints
 from jdml.training import TrainState
 
-SCORES = ("recall_at_1", "map_at_r", "r_precision")
+LAST = "checkpoints"  # folder of the newest states
 
 
 class Run(NamedTuple):
@@ -35,6 +38,7 @@ class Run(NamedTuple):
     resume: bool
     data: Data
     parts: Parts
+    pairs: datasets.Pairs | None  # to verify
     started: float  # seconds of `time.perf_counter`
 
 
@@ -51,22 +55,13 @@ class Parts(NamedTuple):
 
 def build(settings: Settings, data: Data) -> Parts:
     """Encoder, objective and optimizer, and the steps that tie them together."""
-    encoder = encoders.ConvNet(
-        dim=settings.dim,
-        widths=settings.widths,
-        strides=tuple(2 if block < 3 else 1 for block in range(len(settings.widths))),
-        pooling=settings.pooling,  # pyright: ignore[reportArgumentType]
-        dtype=jnp.dtype(settings.dtype),
-    )
-    objective = objectives.objective(settings.loss, data.num_classes, settings.loss_options)
-    optimizer = training.optimizer(
-        settings.learning_rate,
-        steps=settings.steps,
-        weight_decay=settings.weight_decay,
-        table_multiplier=settings.table_multiplier,
-    )
-    parts = {"encoder": encoder, "objective": objective, "optimizer": optimizer}
-    warp = augment.warper(augment.scaled(settings.warp)) if settings.warp else None
+    module = encoder.build(settings)
+    parts = {
+        "encoder": encoders.cached(module, settings.chunks),
+        "objective": objectives.build(settings, data.num_classes),
+        "optimizer": optimizer(settings),
+    }
+    warp = augment.build(settings)
     plain = functools.partial(training.train_step, **parts, augment=warp)
     create = functools.partial(training.create_state, images=data.train.images[:1], **parts)
     create = functools.partial(create, jax.random.key(settings.seed))
@@ -74,16 +69,65 @@ def build(settings: Settings, data: Data) -> Parts:
     jax.eval_shape(plain, jax.eval_shape(create), data.batch(0))
     kind: Any = settings.parallel
     step = training.parallel(plain, kind, model=settings.model)
-    embed = training.parallel_eval(
-        functools.partial(training.eval_step, encoder=encoder), kind, model=settings.model
-    )
+    embed = functools.partial(training.eval_step, encoder=module)
+    embed = training.parallel_eval(embed, kind, model=settings.model)
     return Parts(
         step=step,
         batches=functools.partial(_batches, settings, data, step),
         embed=functools.partial(training.embed, embed),
         fresh=step.start(create),
-        rate=training.schedule(settings.learning_rate, steps=settings.steps),
+        rate=training.schedule(settings.learning_rate, **_course(settings)),
         diagnose=_diagnosis(kind, data, step, parts | {"augment": warp}),
+    )
+
+
+def restored(settings: Settings, data: Data, folder: pathlib.Path) -> tuple[Parts, TrainState]:
+    """A run that was trained, on any devices, with the state that its tests are of.
+
+    Args:
+      settings: of the run.
+      data: of the run.
+      folder: of the run.
+
+    Returns:
+      What it is built from, and its best or last state.
+
+    Raises:
+      ValueError: no checkpoint, or one of another encoder, objective or optimizer.
+    """
+    parts = build(dataclasses.replace(settings, model=1), data)
+    with Checkpoints(folder / (best.FOLDER if settings.select == "best" else LAST)) as checkpoints:
+        found = checkpoints.restore_latest(parts.fresh)
+    if found is None:
+        raise ValueError(f"source: {folder} has no checkpoint, expected one in its checkpoints")
+    return parts, found[0]
+
+
+def _course(settings: Settings) -> dict[str, Any]:
+    """How the learning rate goes."""
+    return {
+        "steps": settings.steps,
+        "warmup": None if settings.warmup < 0 else settings.warmup,
+        "course": settings.schedule,
+        "milestones": settings.milestones,
+        "drop": settings.drop,
+    }
+
+
+def optimizer(settings: Settings) -> Any:
+    """The optimizer of a run."""
+    return training.optimizer(
+        settings.learning_rate,
+        **_course(settings),
+        kind=settings.optimizer,  # pyright: ignore[reportArgumentType]
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        table_decay=settings.table_decay,
+        clip_norm=settings.clip_norm or None,
+        trunk_multiplier=settings.trunk_multiplier,
+        table_multiplier=settings.table_multiplier,
+        freeze_trunk_steps=settings.freeze_trunk_steps,
+        lazy_tables=settings.sampled > 0,
     )
 
 
@@ -119,8 +163,18 @@ def fit(
     state: TrainState,
     checkpoints: Checkpoints,
     log: Log | Silent,
+    keeper: best.Best | None = None,
 ) -> TrainState:
     """Trains from the state's step to the last one.
+
+    Args:
+      settings: of the run.
+      data: to train on.
+      parts: of the run.
+      state: to go on from.
+      checkpoints: get the state now and then.
+      log: gets a row now and then.
+      keeper: gets the states that are saved, with how well they do on validation classes.
 
     Returns:
       The last state.
@@ -153,6 +207,8 @@ def fit(
                     for line in watch.new({"step": step, **row}):
                         progress.warn(line)
                 log.write(step, row)
+                if save and keeper is not None:  # before the checkpoint: a run goes on from that
+                    keeper.offer(row.get(VALIDATION), state, settings.as_json())
                 if save:  # after the row, so that a checkpoint never lacks its log
                     checkpoints.save(state, settings.as_json())
                 if save or diagnosed:
@@ -172,19 +228,7 @@ def validate(parts: Parts, state: TrainState, images: Images | None) -> dict[str
     rows = parts.embed(state, images.images)  # on all processes
     if not first():
         return {}
-    scores = score(rows, images.labels)
-    return {"validation_map_at_r": scores["map_at_r"]}
-
-
-def score(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Exact retrieval among the images themselves."""
-    found = metrics.retrieval(embeddings, labels)
-    return {name: round(float(found[name]), 5) for name in SCORES}
-
-
-def raw_pixels(searched: Images) -> np.ndarray:
-    """The pixels as embeddings: what retrieval is worth without training."""
-    return searched.images.reshape(len(searched.labels), -1).astype(np.float32) / 255.0
+    return {VALIDATION: score(rows, images.labels)["map_at_r"]}
 
 
 def prepare(settings: Settings, resume: bool, started: float) -> Run:
@@ -203,9 +247,16 @@ def prepare(settings: Settings, resume: bool, started: float) -> Run:
     """
     folder = pathlib.Path(told(lambda: str(choose_folder(settings, resume))))
     data = one_before_the_rest(lambda: load(settings))
+    check_ranks(settings.ks, data.tests)
+    if settings.select == "best" and data.validation is None:
+        raise ValueError(f"select: got best, expected last: {settings.data} has no validation")
+    pairs = one_before_the_rest(lambda: load_pairs(settings)) if settings.verify else None
     parts = together(lambda: build(settings, data))
+    if settings.weights and not (resume and any((folder / LAST).glob("[0-9]*"))):
+        fresh = together(lambda: encoder.pretrained(settings, parts.fresh))
+        parts = parts._replace(fresh=parts.step.place(fresh))
     together(lambda: make(folder))
-    return Run(settings, folder, resume, data, parts, started)
+    return Run(settings, folder, resume, data, parts, pairs, started)
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -216,27 +267,53 @@ def train(run: Run) -> dict[str, Any]:
     """
     settings, folder, data, parts = run.settings, run.folder, run.data, run.parts
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
+        checkpoints = stack.enter_context(Checkpoints(folder / LAST))
         state = parts.fresh
         if run.resume and (found := checkpoints.restore_latest(state)) is not None:
             state = found[0]
         if first():
             write_json(folder / "config.json", settings.as_json())
+            if data.report is not None:
+                write_json(folder / "data.json", data.report)
         log = stack.enter_context(Log(folder, int(state.step) + 1) if first() else Silent())
-        state = fit(settings, data, parts, state, checkpoints, log)
-        rows = {name: parts.embed(state, images.images) for name, images in data.tests.items()}
+        keeper = None
+        if settings.select == "best":
+            keeper = stack.enter_context(best.Best(folder, log.kept))
+        state = fit(settings, data, parts, state, checkpoints, log, keeper)
+        if keeper is not None:
+            state = keeper.state(state)
+        found = {name: _tested(run, state, images) for name, images in data.tests.items()}
+        verified = verify(functools.partial(parts.embed, state), run.pairs)
         if not first():
             return {}
-        found = {name: score(rows[name], images.labels) for name, images in data.tests.items()}
-        for name, scores in found.items():
+        for name, (scores, *_) in found.items():
             log.scores(settings.steps, name, scores)
-    raw = {name: score(raw_pixels(images), images.labels) for name, images in data.tests.items()}
-    result = {"raw": raw.pop("test"), "test": found.pop("test")}
-    result |= {name: {"raw": raw[name], "test": scores} for name, scores in found.items()}
+    result = _result(run, {name: scores for name, (scores, *_) in found.items()}) | verified
     told = read_log(folder)
-    pictures.draw(folder, told, rows["test"], data.tests["test"])
+    pictures.draw(folder, told, found["test"][1], data.tests["test"], found["test"][2])
     seconds = round(time.perf_counter() - run.started, 1)
+    result |= {"tested_step": int(state.step)} if keeper is not None else {}
     result |= {"seconds": seconds, "images_per_second": usual_speed(told)}
     result |= {"warnings": health.warnings(told, most_rank(settings))}
     write_json(folder / "metrics.json", result)
     return result
+
+
+def _tested(run: Run, state: TrainState, searched: Images) -> Any:
+    """Scores of a test on the first process, embeddings, and those of its gallery."""
+    rows = run.parts.embed(state, searched.images)  # on all processes
+    gallery = None
+    if searched.gallery is not None:
+        gallery = run.parts.embed(state, searched.gallery.images)
+    scores = score_rows(rows, searched, gallery, run.settings.ks) if first() else {}
+    return scores, rows, gallery
+
+
+def _result(run: Run, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What is told of each test, beside the same of raw pixels."""
+    tests = {}
+    for name, searched in run.data.tests.items():
+        gallery = None if searched.gallery is None else raw_pixels(searched.gallery)
+        raw = score_rows(raw_pixels(searched), searched, gallery, run.settings.ks)
+        tests[name] = {"raw": raw, "test": found[name]}
+    return tests.pop("test") | tests

@@ -8,8 +8,10 @@ import json
 import pathlib
 import runpy
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from experiments import rules
+from experiments.encoder import POOLING
 from experiments.objectives import known
 from experiments.processes import Processes
 
@@ -20,79 +22,117 @@ def _field(default: Any, about: str, group: str = "the run") -> Any:
     return dataclasses.field(default=default, metadata={"about": about, "group": group})
 
 
+def _options(about: str) -> Any:
+    """Keywords by name: no flag, a config file gives them."""
+    return dataclasses.field(default_factory=dict, metadata={"about": about})
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that a run depends on. Each field is a flag, and a name in a config file."""
 
-    data: str = _field("hangul", "hangul, hangul/unseen_faces or fashion_mnist")
-    loss: str = _field("arcface", "of jdml.losses, with the numbers of its config")
-    loss_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # no flag
+    data: str = _field("hangul", "hangul, cub200, ..., folder:PATH (a folder a class, or a .csv)")
+    data_options: tuple[str, ...] = _field((), "of a folder: label=COLUMN train=0.5 ...")
     steps: int = _field(2000, "training steps")
-    seed: int = _field(0, "of parameters, batches and warps")
+    seed: int = _field(0, "of parameters, batches and augmentation")
+    folds: int = _field(0, "parts of the training classes, one of which validates; 0 is none")
+    fold: int = _field(0, "which part validates, from 0")
+    select: str = _field("last", "the state to test: last, or best in MAP@R of validation")
+    ks: tuple[int, ...] = _field((1,), "recall at these ranks is told")
+    verify: str = _field("", "a data set of pairs for the accuracy of ten folds, such as lfw")
+    test_classes: int = _field(0, "unseen classes to search, to be quick; 0 is all")
+
+    loss: str = _field("arcface", "of jdml.losses, with the numbers of its config", "loss")
+    loss_options: Mapping[str, Any] = _options("keywords of the loss")
+    miner: str = _field("", "of jdml.miners with its defaults, such as SemiHard", "loss")
+    matryoshka: tuple[int, ...] = _field((), "widths that are embeddings of their own", "loss")
+    class_rows: int = _field(0, "rows of class tables, for shards to divide; 0 is classes", "loss")
+    sampled: int = _field(0, "classes in a step, of all in a table: Partial FC; 0 is all", "loss")
+    sample_groups: int = _field(1, "parts of a table that give as many; class shards", "loss")
+
     parallel: str = _field("jit", "how devices share a batch: jit, pmap or shard_map", "devices")
     model: int = _field(1, "devices that share one class table, a divisor of theirs", "devices")
     dtype: str = _field("float32", "the encoder computes in: float32 or bfloat16", "devices")
+    chunks: int = _field(1, "pieces that a batch is embedded in, to save memory", "devices")
     workers: int = _field(0, "processes that read batches ahead; 0 is a thread", "devices")
 
     classes_per_batch: int = _field(32, "classes in a batch, P", "batches")
     per_class: int = _field(4, "images of each of them, K", "batches")
+    sampler: str = _field("class_balanced", "which classes come together", "batches")
+    super_classes: int = _field(2, "of a batch, where the sampler is hierarchical", "batches")
+    image_size: int = _field(0, "side of prepared images; 0 is the data set's own", "batches")
+    crop: int = _field(0, "side of random crops, and of a test's centre; 0 is all", "batches")
+    crop_scale: tuple[float, ...] = _field((0.2, 1.0), "least and most area of a crop", "batches")
+    augment: tuple[str, ...] = _field(("warp",), "in order: warp, flip, colour, ...", "batches")
     warp: float = _field(1.0, "strength of the random warps; 0 turns them off", "batches")
 
+    optimizer: str = _field("adamw", "adamw, sgd or rmsprop", "optimizer")
     learning_rate: float = _field(3e-3, "the encoder's highest", "optimizer")
+    schedule: str = _field("cosine", "of the rate: cosine, steps or constant", "optimizer")
+    milestones: tuple[int, ...] = _field((), "steps where the rate drops", "optimizer")
+    drop: float = _field(0.1, "factor of the rate at a milestone", "optimizer")
+    warmup: int = _field(-1, "steps of a rising rate; -1 is a twentieth of all", "optimizer")
+    trunk_multiplier: float = _field(1.0, "all but the neck learns at this times", "optimizer")
     table_multiplier: float = _field(1.0, "class tables learn at this times that", "optimizer")
-    weight_decay: float = _field(5e-4, "decoupled, on kernels", "optimizer")
+    freeze_trunk_steps: int = _field(0, "first steps in which only the neck learns", "optimizer")
+    momentum: float = _field(0.9, "of sgd and rmsprop", "optimizer")
+    weight_decay: float = _field(5e-4, "decoupled in adamw, on kernels", "optimizer")
+    table_decay: float = _field(0.0, "the same, on class tables", "optimizer")
+    clip_norm: float = _field(1.0, "largest norm of a gradient; 0 does not clip", "optimizer")
 
+    encoder: str = _field("convnet", ", ".join(POOLING), "encoder")
+    encoder_options: Mapping[str, Any] = _options("more keywords of the encoder")
+    weights: str = _field("", "pretrained: a file, or a name that timm knows", "encoder")
     dim: int = _field(128, "width of the embedding", "encoder")
-    widths: tuple[int, ...] = _field((32, 64, 128, 256), "features of each block", "encoder")
-    pooling: str = _field("grid", "average, max, gem or grid", "encoder")
+    widths: tuple[int, ...] = _field((32, 64, 128, 256), "features of convnet's blocks", "encoder")
+    pooling: str = _field("", "average, max, average+max, gem, grid; its own by default", "encoder")
+    frozen_norm: bool = _field(False, "batch norm stays as in the weights", "encoder")
 
-    test_classes: int = _field(0, "unseen classes to search, to be quick; 0 is all", "the run")
     data_dir: str = _field("", "folder of TFDS data sets; its own by default", "files")
     run_dir: str = _field("runs", "folder of all runs", "files")
     name: str = _field("", "folder of this run in it; DATA-LOSS-SEED by default", "files")
     checkpoint_every: int = _field(500, "steps between checkpoints", "files")
 
+    def __post_init__(self) -> None:
+        if not self.pooling:
+            object.__setattr__(self, "pooling", POOLING.get(self.encoder, ""))
+
     def folder(self) -> pathlib.Path:
         """Where the run writes."""
-        default = f"{self.data.replace('/', '-')}-{self.loss}-{self.seed}"
-        return pathlib.Path(self.run_dir) / (self.name or default)
+        data = self.data.replace("/", "-")
+        if self.data.startswith("folder:"):
+            data = f"folder-{pathlib.PurePath(self.data.partition(':')[2]).stem}"
+        return pathlib.Path(self.run_dir) / (self.name or f"{data}-{self.loss}-{self.seed}")
 
     def as_json(self) -> dict[str, Any]:
         """As config.json holds it: what JSON cannot hold is written out as text."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=repr))
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Settings:
+        """The settings of a config.json, of an older one too; what was text stays text."""
+        known = cls.__dataclass_fields__
+        return cls(**{name: _tuples(value) for name, value in stored.items() if name in known})
+
     def check(self) -> None:
         """Raises ValueError for values that no run could use."""
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            fits = isinstance(value, (int, float) if kind is float else kind)
-            if field.name != "loss_options":
-                _expect(field.name, repr(value), fits, f"a value like {field.default!r}")
-        _expect("loss_options", self.loss_options, isinstance(self.loss_options, dict), "a dict")
-        widths = self.widths and all(isinstance(width, int) and width > 0 for width in self.widths)
-        _expect("widths", self.widths, bool(widths), "whole numbers of 1 or more")
-        for name in ("steps", "classes_per_batch", "per_class", "dim", "checkpoint_every", "model"):
-            _expect(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("seed", "warp", "weight_decay", "table_multiplier", "test_classes", "workers"):
-            _expect(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        _expect("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
-        for name, choices in (
-            ("parallel", ("jit", "pmap", "shard_map")),
-            ("dtype", ("float32", "bfloat16")),
-            ("pooling", ("average", "max", "gem", "grid")),
-        ):
-            value = getattr(self, name)
-            _expect(name, repr(value), value in choices, f"one of {', '.join(choices)}")
-        plain = pathlib.PurePath(self.name)
-        _expect("name", repr(self.name), len(plain.parts) <= 1 and self.name != "..", "one folder")
+        rules.check(self, get_type_hints(type(self)))
 
 
-def _expect(name: str, got: Any, fine: bool, expected: str) -> None:
-    if not fine:
-        raise ValueError(f"{name}: got {got}, expected {expected}")
+def _tuples(value: Any) -> Any:
+    """What JSON made lists of."""
+    if isinstance(value, dict):
+        return {name: _tuples(x) for name, x in value.items()}
+    return tuple(_tuples(x) for x in value) if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- config files
+
+
+def find_config(name: str) -> pathlib.Path:
+    """The file of a config: a path, or a bare name of a file in `experiments/configs`."""
+    own = CONFIGS / f"{name}.py"
+    return own if pathlib.PurePath(name).name == name and own.exists() else pathlib.Path(name)
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -139,7 +179,9 @@ class Command(NamedTuple):
     processes: Processes
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line."""
+
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message}\n")
 
@@ -147,35 +189,74 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> Command:
     """Settings from the command line, whether to resume, and which process of several this is.
 
-    Flags win over the file of `--config`, that over the files in `experiments/configs` that are
-    named after the data and after the loss, and these over the defaults of `Settings`.
+    Raises:
+      ValueError: a wrong value, in one line.
+    """
+    return command(vars(parser(prog, about).parse_args(argv)))
+
+
+def parser(prog: str, about: str) -> Parser:
+    """A flag for each setting, and those that are none."""
+    usage = f"{prog} [--data NAME] [--loss NAME] [--steps N] [--config FILE] [options]"
+    made = Parser(prog=prog, usage=usage, description=about, allow_abbrev=False)
+    about = "a Python file that sets any of these, or the name of one in experiments/configs"
+    made.add_argument("--config", metavar="FILE", help=about)
+    made.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    groups: dict[str, Any] = {}
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        title = field.metadata.get("group")
+        if title is None:
+            continue
+        group = groups[title] = groups.get(title) or made.add_argument_group(title)
+        _add_flag(group, field, hints[field.name])
+    _add_processes(made)
+    return made
+
+
+def _add_flag(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+    name, about = "--" + field.name.replace("_", "-"), field.metadata["about"]
+    if hint is bool:
+        group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=about)
+        return
+    several = get_origin(hint) is tuple
+    kind = get_args(hint)[0] if several else hint
+    default: Any = field.default
+    shown: Any = " ".join(map(str, default)) if several else default
+    group.add_argument(
+        name,
+        type=kind,
+        nargs="*" if several else None,
+        metavar="N" if kind is int else "X" if kind is float else "NAME",
+        help=about + (f" ({shown})" if shown != "" else ""),
+    )
+
+
+def _add_processes(made: Parser) -> None:
+    """The flags that differ between the processes of a run, or belong to none."""
+    group = made.add_argument_group("several processes, each with its own devices")
+    about = "host:port of process 0, the same for all; auto on TPU pods, SLURM, Kubernetes"
+    group.add_argument("--coordinator", default="", metavar="ADDRESS", help=about)
+    group.add_argument("--processes", default=1, type=int, metavar="N", help="how many (1)")
+    group.add_argument("--process", default=0, type=int, metavar="N", help="which, from 0 (0)")
+
+
+def command(flags: dict[str, Any]) -> Command:
+    """What flags ask for.
+
+    Flags win over the file of `--config`, and that over the defaults of `Settings`. Where no file
+    says both the data and the loss, the files in `experiments/configs` that are named after them
+    stand between, that of the data first.
+
+    Args:
+      flags: as `parser` gives them; None where one is not given.
+
+    Returns:
+      A `Command`.
 
     Raises:
       ValueError: a wrong value, in one line.
     """
-    usage = f"{prog} [--data NAME] [--loss NAME] [--steps N] [--config FILE] [options]"
-    parser = _Parser(prog=prog, usage=usage, description=about, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="a Python file that sets any of these")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        if field.name == "loss_options":
-            continue
-        title = field.metadata["group"]
-        group = groups[title] = groups.get(title) or parser.add_argument_group(title)
-        default: Any = field.default
-        kind, several = type(default), isinstance(default, tuple)
-        default = " ".join(map(str, default)) if several else default
-        about_default = f" ({default})" if default != "" else ""
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=int if several else kind,
-            nargs="+" if several else None,
-            metavar=("N" if several or kind is int else "X" if kind is float else "NAME"),
-            help=field.metadata["about"] + about_default,
-        )
-    _add_processes(parser)
-    flags = vars(parser.parse_args(argv))
     config, resume = flags.pop("config"), flags.pop("resume")
     processes = Processes(*(flags.pop(name) for name in ("coordinator", "processes", "process")))
     processes.check()
@@ -184,24 +265,17 @@ def parse(argv: Sequence[str] | None, *, prog: str, about: str) -> Command:
         for name, value in flags.items()
         if value is not None
     }
-    from_file = read_config(pathlib.Path(config)) if config else {}
-    data = pathlib.PurePath(str(given.get("data", from_file.get("data", Settings.data)))).name
-    of_data = _own_config(data)
+    from_file = read_config(find_config(config)) if config else {}
+    complete = {"data", "loss"} <= from_file.keys()
+    data = str(given.get("data", from_file.get("data", Settings.data)))
+    own = not complete and not data.startswith("folder:")
+    of_data = _own_config(pathlib.PurePath(data).name) if own else {}
     loss = given.get("loss", from_file.get("loss", of_data.get("loss", Settings.loss)))
-    _expect("loss", repr(loss), loss in known(), f"one of {', '.join(known())}")
-    _expect("loss", loss, from_file.get("loss", loss) == loss, f"that of {config}")
+    rules.expect("loss", repr(loss), loss in known(), f"one of {', '.join(known())}")
+    rules.expect("loss", loss, from_file.get("loss", loss) == loss, f"that of {config}")
     if of_data.get("loss") != loss:
         of_data.pop("loss_options", None)
-    values = {**_own_config(loss), **of_data, **from_file, **given, "loss": loss}
-    settings = Settings(**values)
+    of_loss = {} if complete else _own_config(loss)
+    settings = Settings(**{**of_loss, **of_data, **from_file, **given, "loss": loss})
     settings.check()
     return Command(settings, resume, processes)
-
-
-def _add_processes(parser: argparse.ArgumentParser) -> None:
-    """The flags that differ between the processes of a run, or belong to none."""
-    group = parser.add_argument_group("several processes, each with its own devices")
-    about = "host:port of process 0, the same for all; auto on TPU pods, SLURM, Kubernetes"
-    group.add_argument("--coordinator", default="", metavar="ADDRESS", help=about)
-    group.add_argument("--processes", default=1, type=int, metavar="N", help="how many (1)")
-    group.add_argument("--process", default=0, type=int, metavar="N", help="which, from 0 (0)")

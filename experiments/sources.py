@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import health
-from experiments.settings import CONFIGS, Settings, read_config
+from experiments.settings import CONFIGS, Settings, find_config, read_config
 from jdml.report import Items
 
 KEYS = {
@@ -84,9 +84,8 @@ def read_run(folder: pathlib.Path, split: str = "", config: str = "") -> Source:
     from experiments import run
     from experiments.data import load
     from experiments.log import read_log
-    from jdml.checkpoints import Checkpoints
 
-    settings = _settings(folder, config)
+    settings = read_settings(folder, config)
     if not any((folder / "checkpoints").glob("*")):
         raise ValueError(f"source: {folder} has no checkpoint, expected one in its checkpoints")
     data = load(settings)
@@ -96,28 +95,30 @@ def read_run(folder: pathlib.Path, split: str = "", config: str = "") -> Source:
     if split not in splits:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(sorted(splits))}")
     try:
-        parts = run.build(dataclasses.replace(settings, model=1), data)  # on any devices
+        parts, state = run.restored(settings, data, folder)
     except TypeError as error:
         raise ValueError(
             f"loss_options: config.json of {folder} does not tell all of them; name the file of "
             "settings of this run with --config"
         ) from error
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        restored = checkpoints.restore_latest(parts.fresh)
-    if restored is None:
-        raise ValueError(f"source: {folder} has no checkpoint, expected one in its checkpoints")
-    state, images = restored[0], splits[split]
+    images = splits[split]
+
+    def items(of: Any) -> Items:
+        return Items(parts.embed(state, of.images), of.labels, of.images)
+
+    gallery = None if images.gallery is None else items(images.gallery)
     log = read_log(folder)
     name = split.replace("_", " ")
     about = {key.replace("_", " "): value for key, value in settings.as_json().items()}
     about = {key: value for key, value in about.items() if key not in _LOCAL}
+    where = "among themselves" if gallery is None else f"{len(gallery.labels):,} others"
     return Source(
-        queries=Items(parts.embed(state, images.images), images.labels, images.images),
-        gallery=None,
+        queries=items(images),
+        gallery=gallery,
         class_names=images.names,
         title=f"{settings.loss} on {settings.data}",
         lead=f"{len(images.labels):,} images of {len(np.unique(images.labels)):,} classes ({name}) "
-        f"search among themselves, after {int(state.step):,} steps of training.",
+        f"search {where}, after {int(state.step):,} steps of training.",
         about={"Settings": about},
         log=log,
         warnings=health.warnings(log, run.most_rank(settings)),
@@ -126,8 +127,16 @@ def read_run(folder: pathlib.Path, split: str = "", config: str = "") -> Source:
     )
 
 
-def _settings(folder: pathlib.Path, config: str) -> Settings:
-    """The settings of a run, from its config.json."""
+def read_settings(folder: pathlib.Path, config: str = "") -> Settings:
+    """The settings of a run, from its config.json.
+
+    Args:
+      folder: of the run.
+      config: the file of settings that it was made with, where it was one of its own.
+
+    Raises:
+      ValueError: no run.
+    """
     path = folder / "config.json"
     try:
         stored = json.loads(path.read_text())
@@ -137,15 +146,16 @@ def _settings(folder: pathlib.Path, config: str) -> Settings:
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"source: {path} is not JSON ({error})") from error
-    known = {name: stored[name] for name in Settings.__dataclass_fields__ if name in stored}
-    known["widths"] = tuple(known.get("widths", Settings.widths))
+    settings = Settings.from_json(stored)
     # JSON holds what a distance or a miner was called: a file of settings has it itself.
-    files = [pathlib.Path(config)] if config else [CONFIGS / f"{known['loss']}.py"]
-    for file in files:
+    files = [find_config(config)] if config else []
+    files += [CONFIGS / f"{settings.loss}.py", *sorted(CONFIGS.glob("*.py"))]
+    wanted = stored.get("loss_options", {})
+    for file in files if wanted else []:
         options = read_config(file).get("loss_options", {}) if config or file.exists() else {}
-        if Settings(loss_options=options).as_json()["loss_options"] == stored["loss_options"]:
-            known["loss_options"] = options
-    settings = Settings(**known)
+        if Settings(loss_options=options).as_json()["loss_options"] == wanted:
+            settings = dataclasses.replace(settings, loss_options=options)
+            break
     settings.check()
     return settings
 

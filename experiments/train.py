@@ -2,7 +2,8 @@
 
 python -m experiments.train                       # hangul, two CPU cores, under four minutes
 python -m experiments.train --loss triplet --seed 1
-python -m experiments.train --data fashion_mnist
+python -m experiments.train --data folder:PICTURES --encoder resnet50 --weights resnet50.tv_in1k
+python -m experiments.train --config cub200_proxy_anchor_r50
 python -m experiments.train --name mine --resume  # goes on after an interruption
 python -m experiments.train --coordinator localhost:8476 --processes 2 --process 0  # and another 1
 """
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     except ValueError as error:
         return complain(error, 2)
     say(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
+    for line in ready.data.notes:
+        say(line)
     try:
         result = run.train(ready)
     except FloatingPointError as error:
@@ -65,19 +68,36 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = {"recall_at_1": "recall@1", "map_at_r": "MAP@R", "r_precision": "R-precision"}
+    tests = {name: group for name, group in result.items() if name in ("raw", "test")}
+    groups = {"unseen_classes": tests}
+    groups |= {name: group for name, group in result.items() if is_test(group)}
+    names = {name: told(name) for name in result["test"]}
     table = Table("", *names.values())
-    more = {name: value for name, value in result.items() if name.startswith("unseen")}
-    for title, group in {"unseen_classes": result, **more}.items():
+    for title, group in groups.items():
         for row, what in (("raw pixels", "raw"), ("trained", "test")):
             scores = (f"{group[what][name]:.3f}" for name in names)
             table.add_row(f"{title.replace('_', ' ')}, {row}", *scores)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if "verification" in result:
+        accuracy, error = result["verification"].values()
+        console.print(f"verification: {accuracy:.2%} of pairs, standard error {error:.2%}")
 
 
-def complain(message: object, code: int) -> int:
+def is_test(group: Any) -> bool:
+    """Whether a part of a result holds the scores of a test."""
+    return isinstance(group, dict) and group.keys() == {"raw", "test"}
+
+
+def told(name: str) -> str:
+    """The name of a score as a table tells it."""
+    names = {"map_at_r": "MAP@R", "r_precision": "R-precision"}
+    return names.get(name) or name.replace("recall_at_", "recall@")
+
+
+def complain(message: object, code: int, prog: str = PROG) -> int:
     """One line on the error stream; JAX appends more to errors inside a traced function."""
-    print(f"{PROG}: {str(message).splitlines()[0]}", file=sys.stderr)
+    print(f"{prog}: {str(message).splitlines()[0]}", file=sys.stderr)
     return code
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from experiments import run, settings, train
-from experiments.augment import Warp, warper
 from experiments.objectives import known, objective
 from experiments.settings import Settings, parse
 from jdml.checkpoints import Checkpoints
@@ -157,11 +156,11 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(command, tmp_path, caps
 def test_a_named_run_is_not_overwritten(command, tmp_path, capsys):
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"dim": 4, "seed": 7}')
     assert command("--name", "mine") == 2
     assert "name: got" in capsys.readouterr().err
     assert command("--name", "mine", "--resume") == 2  # and other settings are named
-    assert "expected None as in" in capsys.readouterr().err
+    assert "seed: got 0, expected 7 as in" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- settings
@@ -183,7 +182,7 @@ def test_flags_win_over_config_files_and_those_over_defaults(tmp_path):
     ("text", "names"),
     [
         ("stepz = 3", "sets stepz, expected one of .*steps"),
-        ("steps = 'many'", "steps: got 'many', expected a value like"),
+        ("steps = 'many'", "steps: got 'many', expected a whole number"),
         ("widths = (0,)", r"widths: got \(0,\), expected whole numbers of 1 or more"),
         ("loss_options = 3", "loss_options: got 3, expected a dict"),
         ("1 / 0", "fails: ZeroDivisionError"),
@@ -195,16 +194,6 @@ def test_a_wrong_config_file_is_one_line(tmp_path, text, names):
     config.write_text(text + "\n")
     with pytest.raises(ValueError, match=names):
         parsed("--config", str(config), *(["--loss", "triplet"] if "cosface" in text else []))
-
-
-@pytest.mark.parametrize("path", sorted(settings.CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_config_says_what_to_expect_and_builds_its_objective(path):
-    text = path.read_text()
-    for word in ("python -m experiments.train", "MAP@R", "cores"):
-        assert word in text.split('"""')[1], word
-    got = parsed("--config", str(path))
-    objective(got.loss, 5, got.loss_options)
-    assert got == parsed("--data" if path.stem == got.data else "--loss", path.stem)
 
 
 def test_a_loss_that_is_asked_for_does_not_get_the_numbers_of_another(tmp_path, monkeypatch):
@@ -234,20 +223,3 @@ def test_help_lists_every_flag(capsys):
     out = capsys.readouterr().out
     for flag in ("--data", "--loss", "--steps", "--seed", "--parallel", "--config", "--resume"):
         assert flag in out
-
-
-# ---------------------------------------------------------------- warps
-
-
-def test_a_warp_is_a_function_of_its_key_and_moves_a_dot_a_little():
-    images = np.zeros((6, 9, 9, 1), np.uint8)
-    images[:, 4, 4] = 255
-    keys = jax.random.split(jax.random.key(0), 6)
-    warp = warper(Warp(shift=0.2))
-    got = np.asarray(warp(keys, images))
-    np.testing.assert_array_equal(got, warp(keys, images))
-    assert got.min() >= 0
-    assert got.max() <= 1
-    places = np.array([np.argwhere(image[..., 0] > 0).mean(axis=0) for image in got])
-    assert np.abs(places - 4).max() < 9 * 0.2 * 1.2 + 1
-    assert np.ptp(places, axis=0).min() > 0.5  # each image its own
