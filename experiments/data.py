@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ SPLITS = {
 _POWERS = {"balanced": 0.0, "sqrt": 0.5, "frequency": 1.0}  # of the images of a class
 SAMPLERS = ("class_balanced", "hierarchical", *_POWERS)
 FOLDER = "folder:"
+_NAMED = re.compile("^(name|data|folder): ")  # arguments that are --data here
 # What may be said of a folder or a table of one's own, KEY=VALUE.
 FOLDER_OPTIONS = {
     "image": str, "label": str, "split": str, "super": str, "delimiter": str, "depth": int,
@@ -107,7 +109,7 @@ def load(settings: Settings) -> Data:
                 raise ValueError(f"data_options: are for {FOLDER}PATH, not for {settings.data}")
             sets = _known(settings)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise ValueError(f"data: {str(error).removeprefix('name: ')}") from error
+        raise ValueError(f"data: {_NAMED.sub('', str(error))}") from error
     gallery = sets.pop("gallery", None)
     train, validation = _folds(settings, sets.pop("train"), sets.pop("validation", None))
     classes, labels = np.unique(train.labels, return_inverse=True)

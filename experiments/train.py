@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
         ready = run.prepare(asked.settings, asked.resume, started)
     except ValueError as error:
         return complain(error, 2)
+    except KeyboardInterrupt:
+        return complain("stopped before the first step", 130)
     say(f"{len(ready.data.train.labels):,} training images of {ready.data.num_classes} classes")
     for line in ready.data.notes:
         say(line)
