@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.typing import Initializer
 from jax import lax
 
 from jdml._core.options import Array, AxisName
@@ -75,6 +76,10 @@ class BatchNorm(nn.Module):
     Attributes:
       momentum: of the running statistics, 0 to 1; higher is slower.
       epsilon: added to the variance.
+      frozen: a fixed affine map: running statistics count in training too and stay as they are,
+        and scale and bias get no gradient. Batches of few classes have statistics of their own,
+        which is why pretrained networks are often fine-tuned so.
+      scale_init: the scale at the start; zeros make a residual block begin as the identity.
 
     Example:
       >>> import jax
@@ -91,6 +96,8 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    frozen: bool = False
+    scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(
@@ -115,11 +122,13 @@ class BatchNorm(nn.Module):
         features = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
         running_var = self.variable("batch_stats", "var", jnp.ones, features)
-        scale = self.param("scale", nn.initializers.ones, features)
+        scale = self.param("scale", self.scale_init, features)
         bias = self.param("bias", nn.initializers.zeros, features)
+        if self.frozen:
+            scale, bias = lax.stop_gradient((scale, bias))
         wide = at_least_float32(x)
         mean, var = running_mean.value, running_var.value
-        if train:
+        if train and not self.frozen:
             mean, var, count = moments(wide, where, axis_name)
             if not self.is_initializing():
                 for running, now in ((running_mean, mean), (running_var, var)):
