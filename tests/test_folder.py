@@ -458,7 +458,7 @@ def test_a_gallery_is_searched_and_super_classes_make_batches(tmp_path, cache):
 @pytest.mark.parametrize(
     ("argv", "names"),
     [
-        ("--data folder:/nowhere", "data: folder: got /nowhere, expected a folder or a .csv file"),
+        ("--data folder:/nowhere", "data: got /nowhere, expected a folder or a .csv file"),
         ("--data hangul --data-options train=0.7", "data: data_options: are for folder:PATH, not"),
         (
             "--data folder:{root} --data-options trian=1",
