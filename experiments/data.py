@@ -109,7 +109,9 @@ def load(settings: Settings) -> Data:
                 raise ValueError(f"data_options: are for {FOLDER}PATH, not for {settings.data}")
             sets = _known(settings)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise ValueError(f"data: {_NAMED.sub('', str(error))}") from error
+        message = _NAMED.sub("", str(error))
+        named = message.startswith("data_options: ")
+        raise ValueError(message if named else f"data: {message}") from error
     gallery = sets.pop("gallery", None)
     train, validation = _folds(settings, sets.pop("train"), sets.pop("validation", None))
     classes, labels = np.unique(train.labels, return_inverse=True)

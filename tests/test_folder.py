@@ -459,14 +459,14 @@ def test_a_gallery_is_searched_and_super_classes_make_batches(tmp_path, cache):
     ("argv", "names"),
     [
         ("--data folder:/nowhere", "data: got /nowhere, expected a folder or a .csv file"),
-        ("--data hangul --data-options train=0.7", "data: data_options: are for folder:PATH, not"),
+        ("--data hangul --data-options train=0.7", "data_options: are for folder:PATH, not"),
         (
             "--data folder:{root} --data-options trian=1",
-            "data: data_options: got 'trian=1', expect",
+            "data_options: got 'trian=1', expect",
         ),
         (
             "--data folder:{root} --data-options train=x",
-            "data: data_options: got 'train=x', expect",
+            "data_options: got 'train=x', expect",
         ),
         ("--data folder:{root} --sampler hierarchical --super-classes 1", "has no super-classes"),
         ("--data folder:{root} --folds 9", "folds: got 9, expected 4 or less, the training class"),
