@@ -3,7 +3,7 @@
 pip install 'jdml[bench]'
 python -m experiments.peer                            # five losses, three seeds
 python -m experiments.peer --losses arcface --seeds 5
-python -m experiments.peer --times                    # only seconds a step, in a minute
+python -m experiments.peer --times                    # seconds a step, on a quiet machine
 
 Encoder, initial weights, class tables, batches, warps, optimizer, schedule and the numbers of the
 losses are the same on both sides. Stop it at any time: the same command goes on.
@@ -12,6 +12,7 @@ losses are the same on both sides. Stop it at any time: the same command goes on
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -26,7 +27,7 @@ PROG = "python -m experiments.peer"
 _PACKAGES = {"torch": "torch", "pytorch_metric_learning": "pytorch-metric-learning"}
 _COMMON = ("data", "steps", "classes_per_batch", "per_class", "warp", "weight_decay", "dim")
 _COMMON += ("widths",)
-_STEPS_OF_TIMES = 30
+_STEPS_OF_TIMES = 40
 
 
 class Plan(NamedTuple):
@@ -40,8 +41,7 @@ class Plan(NamedTuple):
 
     def common(self) -> dict[str, Any]:
         """What all runs of a folder have in common."""
-        found = {name: getattr(self.settings, name) for name in _COMMON}
-        return {**found, "times": self.times, "cores": cores()}
+        return {name: getattr(self.settings, name) for name in _COMMON}
 
 
 def cores() -> int:
@@ -102,7 +102,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
     widths: dict[str, Any] = {"type": int, "nargs": "+", "default": list(default.widths)}
     parser.add_argument("--widths", **widths, metavar="N", help="features of each block")
     parser.add_argument("--losses", nargs="+", default=None, metavar="NAME", help="some of them")
-    parser.add_argument("--times", action="store_true", help="a few steps each, no results")
+    parser.add_argument("--times", action="store_true", help="only measure seconds a step")
     asked = parser.parse_args(argv)
     if missing:
         raise ValueError(f"{' and '.join(missing)} missing: pip install 'jdml[bench]' brings them")
@@ -116,7 +116,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
         raise ValueError(f"seeds: got {asked.seeds}, expected 1 or more")
     settings = Settings(
         data=asked.data,
-        steps=_STEPS_OF_TIMES if asked.times else asked.steps,
+        steps=asked.steps,
         classes_per_batch=asked.classes_per_batch,
         per_class=asked.per_class,
         dim=asked.dim,
@@ -125,9 +125,8 @@ def parse(argv: Sequence[str] | None) -> Plan:
         data_dir=asked.data_dir,
     )
     settings.check()
-    kind = "times" if asked.times else "peer"
-    out = asked.out or os.path.join("runs", f"{kind}-{asked.data.replace('/', '-')}")
-    return Plan(settings, losses, 1 if asked.times else asked.seeds, asked.times, pathlib.Path(out))
+    out = asked.out or os.path.join("runs", f"peer-{asked.data.replace('/', '-')}")
+    return Plan(settings, losses, asked.seeds, asked.times, pathlib.Path(out))
 
 
 def _there(module: str) -> bool:
@@ -149,7 +148,7 @@ def compare(plan: Plan) -> None:
     import torch  # pyright: ignore[reportMissingImports]
 
     from experiments import peer_table
-    from experiments.peer_run import ROWS, Comparison
+    from experiments.peer_run import ROWS
     from experiments.sweep_train import sets
 
     store = Store(plan.out)
@@ -158,22 +157,15 @@ def compare(plan: Plan) -> None:
     data = sets(plan.settings)
     store.open(plan.common(), contenders)
     torch.set_num_threads(cores())
-    lines = []
     for name in plan.losses:
-        comparison = None
-        for seed in range(plan.seeds):
-            if store.has(name, "seed", seed):
-                continue
-            comparison = comparison or Comparison(ROWS[name], plan.settings, data)
-            found = comparison.run(seed, tests=not plan.times)
-            store.write(name, "seed", seed, found)
-            print(_told(name, seed, found), flush=True)
-        runs = [run for n in range(plan.seeds) if (run := store.read(name, "seed", n))]
-        lines.append(peer_table.line(name, runs, ROWS[name].same))
+        run(plan, store, name, data)
+    lines = [_line(plan, store, name) for name in plan.losses]
+    threads = " or ".join(str(count) for count in sorted({line.threads for line in lines}))
     caption = (
-        f"{plan.settings.data}: {plan.settings.steps} steps of "
-        f"{plan.settings.classes_per_batch * plan.settings.per_class} images, {plan.seeds} seeds, "
-        f"{cores()} threads; mean ± 95 % interval (Student's t), of the difference seed by seed."
+        f"{plan.settings.data}: {plan.settings.steps} steps of up to "
+        f"{plan.settings.classes_per_batch * plan.settings.per_class} images, {plan.seeds} seeds; "
+        "mean ± 95 % interval (Student's t), of the difference seed by seed. "
+        f"Times with {threads} threads."
     )
     what = {"settings": plan.common(), "versions": _versions(), "losses": None}
     what["losses"] = [peer_table.as_json(found) for found in lines]
@@ -181,6 +173,43 @@ def compare(plan: Plan) -> None:
     (plan.out / "table.md").write_text(peer_table.markdown(lines, caption))
     peer_table.show(lines, caption)
     print(f"everything is in {plan.out}")
+
+
+def run(plan: Plan, store: Store, name: str, data: Any) -> None:
+    """The trainings of a row that are not done yet.
+
+    Args:
+      plan: of the command.
+      store: its folder, open.
+      name: of the row.
+      data: `sweep_train.Sets`.
+
+    Raises:
+      RuntimeError: sides that do not start at the same place.
+    """
+    from experiments.peer_run import ROWS, Comparison
+
+    kind, count = ("times", 1) if plan.times else ("seed", plan.seeds)
+    left = [number for number in range(count) if not store.has(name, kind, number)]
+    if not left:
+        return
+    settings = plan.settings
+    if plan.times:
+        settings = dataclasses.replace(settings, steps=_STEPS_OF_TIMES)
+    comparison = Comparison(ROWS[name], settings, data)
+    for number in left:
+        found = {**comparison.run(number, tests=not plan.times), "threads": cores()}
+        store.write(name, kind, number, found)
+        print(_told(name, number, found), flush=True)
+
+
+def _line(plan: Plan, store: Store, name: str) -> Any:
+    from experiments import peer_table
+    from experiments.peer_run import ROWS
+
+    runs = [found for n in range(plan.seeds) if (found := store.read(name, "seed", n))]
+    timed = store.read(name, "times", 0)
+    return peer_table.line(name, runs, timed, ROWS[name].same)
 
 
 def _told(name: str, seed: int, found: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.sweep_table import Interval, interval
+from experiments.sweep_table import Interval, interval, told
 
 _WIDE = 128  # columns; a narrower terminal breaks the lines, which loses nothing
 
@@ -20,6 +20,7 @@ class Line(NamedTuple):
       difference: ours less theirs, seed by seed.
       same: the losses are one function.
       seconds: a step, ours and theirs: medians over steps, then over seeds.
+      threads: that these are of.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Line(NamedTuple):
     difference: Interval | None
     same: bool
     seconds: tuple[float, float]
+    threads: int
 
     def explained(self) -> str:
         """Whether the difference is within what seeds do by themselves."""
@@ -37,12 +39,15 @@ class Line(NamedTuple):
         return "within the interval" if within else "outside the interval"
 
 
-def line(name: str, runs: Sequence[Mapping[str, Any]], same: bool) -> Line:
+def line(
+    name: str, runs: Sequence[Mapping[str, Any]], timed: Mapping[str, Any] | None, same: bool
+) -> Line:
     """A row from its runs.
 
     Args:
       name: of the row.
       runs: one a seed, as `peer_run.Comparison.run` gives them.
+      timed: a run for its times alone; those of the others count where there is none.
       same: the losses are one function.
 
     Returns:
@@ -50,21 +55,26 @@ def line(name: str, runs: Sequence[Mapping[str, Any]], same: bool) -> Line:
 
     Example:
       >>> side = lambda score, time: {"scores": {"map_at_r": score}, "seconds_a_step": time}
-      >>> runs = [{"ours": side(0.7 + x, 0.1), "theirs": side(0.7, 0.2)} for x in (0.01, 0.03)]
-      >>> found = line("arcface", runs, True)
+      >>> runs = [
+      ...     {"ours": side(0.7 + x, 0.1), "theirs": side(0.7, 0.2), "threads": 1}
+      ...     for x in (0.01, 0.03)]
+      >>> found = line("arcface", runs, None, True)
       >>> print(found.difference, found.seconds, found.explained())
       0.020 ± 0.127 (0.1, 0.2) within the interval
     """
-    ours, theirs = ([run[side] for run in runs] for side in ("ours", "theirs"))
-    seconds = (
-        statistics.median(side["seconds_a_step"] for side in ours),
-        statistics.median(side["seconds_a_step"] for side in theirs),
+    clocks = [timed] if timed is not None else runs
+    seconds = tuple(
+        statistics.median(run[side]["seconds_a_step"] for run in clocks)
+        for side in ("ours", "theirs")
     )
-    if "scores" not in ours[0]:
-        return Line(name, None, None, None, same, seconds)
-    left, right = ([side["scores"]["map_at_r"] for side in sides] for sides in (ours, theirs))
-    apart = interval([a - b for a, b in zip(left, right)])
-    return Line(name, interval(left), interval(right), apart, same, seconds)
+    scores: tuple[Interval | None, ...] = (None, None, None)
+    if runs:
+        left, right = (
+            [run[side]["scores"]["map_at_r"] for run in runs] for side in ("ours", "theirs")
+        )
+        apart = [a - b for a, b in zip(left, right)]
+        scores = tuple(interval(values) for values in (left, right, apart))
+    return Line(name, *scores, same, (seconds[0], seconds[1]), clocks[0]["threads"])
 
 
 def cells(found: Line) -> list[str]:
@@ -112,8 +122,9 @@ def as_json(found: Line) -> dict[str, Any]:
     scores = {"ours": found.ours, "theirs": found.theirs, "difference": found.difference}
     return {
         "loss": found.name,
-        "map_at_r": {name: x and {"mean": x.mean, "half": x.half} for name, x in scores.items()},
+        "map_at_r": {name: x and told(x) for name, x in scores.items()},
         "same_function": found.same,
         "verdict": found.explained(),
         "seconds_a_step": {"ours": found.seconds[0], "theirs": found.seconds[1]},
+        "threads": found.threads,
     }

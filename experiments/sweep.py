@@ -95,7 +95,7 @@ def conclude(plan: Plan, store: Store, raw: dict[str, dict[str, float]]) -> None
     found = sweep_table.rows(store, plan.losses, plan.seeds)
     fewest = min(row.seeds for row in found)
     caption = (
-        f"{plan.settings.data}: {plan.settings.steps} steps of "
+        f"{plan.settings.data}: {plan.settings.steps} steps of up to "
         f"{plan.settings.classes_per_batch * plan.settings.per_class} images, {plan.trials} trials "
         f"on validation classes, then {fewest} seeds; mean ± 95 % interval (Student's t)."
     )

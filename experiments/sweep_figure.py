@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ _SETS = {
     "unseen_faces": ("unseen classes in unseen typefaces", "#D55E00", "D"),
 }
 _SCORES = {"map_at_r": "MAP@R", "recall_at_1": "recall@1"}
+_WIDE = 130  # letters of the caption in a line
 _DOTS_PER_INCH = 160  # 10 inches shown 800 wide: two dots for a pixel
 _STYLE: dict[Any, Any] = {"font.size": 11, "axes.titlesize": 12.5, "axes.titleweight": "bold"}
 
@@ -52,11 +54,12 @@ def draw(
             _panel(axes, found, raw, score)
             axes.set_title(title)
         panels[0].set_yticks(range(len(found)), [row.loss for row in found])
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(found) - 0.5, -0.5)  # the best on top
         handles, names = panels[0].get_legend_handles_labels()
         where = "outside upper center"
         figure.legend(handles, names, loc=where, ncols=len(names), frameon=False, fontsize=10)
-        figure.supxlabel(f"{caption} Dotted: raw pixels.", fontsize=9, color="#444444")
+        told = textwrap.fill(f"{caption} Dotted: raw pixels.", _WIDE)
+        figure.supxlabel(told, fontsize=9, color="#444444")
         beside = path.with_suffix(f".part{os.getpid()}")
         figure.savefig(beside, format="png", dpi=_DOTS_PER_INCH)
         os.replace(beside, path)

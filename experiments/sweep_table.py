@@ -26,10 +26,12 @@ class Interval(NamedTuple):
     Attributes:
       mean: over seeds.
       half: half the width of its 95 % interval, None for a single seed.
+      values: one a seed.
     """
 
     mean: float
     half: float | None
+    values: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.mean:.3f}" if self.half is None else f"{self.mean:.3f} ± {self.half:.3f}"
@@ -70,9 +72,10 @@ def interval(values: Sequence[float]) -> Interval:
 
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
-        return Interval(mean, None)
+        return Interval(mean, None, tuple(values))
     error = float(np.std(values, ddof=1)) / count**0.5
-    return Interval(mean, float(stats.t.ppf(0.975, count - 1)) * error)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return Interval(mean, half, tuple(values))
 
 
 def trials(store: Store, loss: str) -> list[tuple[dict[str, float], float]]:
@@ -184,8 +187,7 @@ def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "loss": row.loss,
             "scores": [
-                {"set": s, "score": k, "mean": value.mean, "half_of_95_percent": value.half}
-                for (s, k), value in row.scores.items()
+                {"set": s, "score": k, **told(value)} for (s, k), value in row.scores.items()
             ],
             "numbers": row.numbers,
             "validation_map_at_r": row.validation,
@@ -193,3 +195,10 @@ def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for row in found
     ]
+
+
+def told(found: Interval) -> dict[str, Any]:
+    """An interval as a file holds it, to five digits."""
+    half = None if found.half is None else round(found.half, 5)
+    values = [round(value, 5) for value in found.values]
+    return {"mean": round(found.mean, 5), "half_of_95_percent": half, "by_seed": values}

@@ -62,9 +62,12 @@ def test_the_command_writes_tables_and_goes_on(tmp_path, monkeypatch, capsys, qu
     assert (tmp_path / "out" / "runs" / "arcface" / "seed-0.json").read_bytes() == kept
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["loss"] for row in result["losses"]] == ["contrastive", "arcface"]
-    assert result["losses"][0]["map_at_r"]["difference"]["half"] is not None
+    assert result["losses"][0]["map_at_r"]["difference"]["half_of_95_percent"] is not None
     assert result["versions"]["torch"]
     assert (tmp_path / "out" / "table.md").read_text().count("±") == 2 * 3 + 1
+    monkeypatch.setattr(peer, "_STEPS_OF_TIMES", 2)
+    assert peer.main([*base, "--seeds", "2", "--times", "--losses", "arcface"]) == 0
+    assert (tmp_path / "out" / "runs" / "arcface" / "times-0.json").exists()
     capsys.readouterr()
     assert peer.main([*base, "--steps", "3"]) == 2
     assert capsys.readouterr().err.startswith(f"{peer.PROG}: steps: got 3, expected 2 as in ")
@@ -91,14 +94,19 @@ def test_a_line_of_the_table_is_about_differences_seed_by_seed():
         return {
             "ours": {"scores": {"map_at_r": ours}, "seconds_a_step": 0.1},
             "theirs": {"scores": {"map_at_r": theirs}, "seconds_a_step": 0.3},
+            "threads": 1,
         }
 
     # Seeds differ by far more than the sides do.
-    found = peer_table.line("x", [run(0.5, 0.49), run(0.7, 0.69), run(0.9, 0.89)], True)
+    runs = [run(0.5, 0.49), run(0.7, 0.69), run(0.9, 0.89)]
+    found = peer_table.line("x", runs, None, True)
     assert found.difference.mean == pytest.approx(0.01)
     assert found.difference.half == pytest.approx(0.0, abs=1e-12)
     assert found.explained() == "outside the interval"
     assert peer_table.cells(found)[-1] == "3.0x"
-    times = peer_table.line("x", [{s: {"seconds_a_step": 0.1} for s in ("ours", "theirs")}], True)
+    timed = {**{s: {"seconds_a_step": 0.2} for s in ("ours", "theirs")}, "threads": 2}
+    quiet = peer_table.line("x", runs, timed, True)
+    assert (quiet.seconds, quiet.threads, quiet.difference) == ((0.2, 0.2), 2, found.difference)
+    times = peer_table.line("x", [], timed, True)
     text = peer_table.markdown([times], "Times.")
     assert text.splitlines()[0] == "|  | ms/step, jdml | ms/step, peer | ratio |"
