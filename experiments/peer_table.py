@@ -67,14 +67,15 @@ def line(
         statistics.median(run[side]["seconds_a_step"] for run in clocks)
         for side in ("ours", "theirs")
     )
-    scores: tuple[Interval | None, ...] = (None, None, None)
+    ours = theirs = difference = None
     if runs:
         left, right = (
             [run[side]["scores"]["map_at_r"] for run in runs] for side in ("ours", "theirs")
         )
-        apart = [a - b for a, b in zip(left, right)]
-        scores = tuple(interval(values) for values in (left, right, apart))
-    return Line(name, *scores, same, (seconds[0], seconds[1]), clocks[0]["threads"])
+        ours, theirs = interval(left), interval(right)
+        difference = interval([a - b for a, b in zip(left, right)])
+    threads = clocks[0]["threads"]
+    return Line(name, ours, theirs, difference, same, (seconds[0], seconds[1]), threads)
 
 
 def cells(found: Line) -> list[str]:
