@@ -19,6 +19,9 @@ from experiments.sweep_train import Sets, Trainer
 from jdml import distances, miners
 
 WARM_UP = 5  # steps that no time is taken of
+# Steps of a side in a row. The threads of PyTorch go on spinning for a while after a step, so that
+# a step of the other side right after it would pay for them.
+_TURN = 10
 _TOLERANCE = 1e-4  # of features at the start, relative to the largest
 _TOLERANCE_OF_LOSS = 1e-3  # relative
 _SEEN = 256  # images whose features are held against each other at the start
@@ -115,22 +118,21 @@ class Comparison:
         peer = Peer(self._row.theirs, numbers, self._settings, params, data.num_classes)
         test: Images = self._data.tests["test"]
         apart = self._features_apart(state, peer, test)
-        data = data._replace(sampler=dataclasses.replace(data.sampler, seed=seed))
         traced = {name: np.float32(value) for name, value in numbers.items()}
         seen: dict[str, list[float]] = {"ours": [], "theirs": []}
         spent: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for number in range(self._settings.steps):
-            batch = data.batch(number)
-            warped = self._warp(jax.random.fold_in(key, number), batch["images"])
-            batch = {"images": np.array(warped), "labels": batch["labels"]}
-            began = time.perf_counter()
-            state, measured = self._trainer.step(state, batch, traced)
-            seen["ours"].append(float(measured["loss"]))
-            middle = time.perf_counter()
-            seen["theirs"].append(peer.step(batch["images"], batch["labels"]))
-            spent["ours"].append(middle - began)
-            spent["theirs"].append(time.perf_counter() - middle)
-            if number == 0:
+        for first in range(0, self._settings.steps, _TURN):
+            batches = self._batches(first, seed)
+            for batch in batches:
+                began = time.perf_counter()
+                state, measured = self._trainer.step(state, batch, traced)
+                seen["ours"].append(float(measured["loss"]))
+                spent["ours"].append(time.perf_counter() - began)
+            for batch in batches:
+                began = time.perf_counter()
+                seen["theirs"].append(peer.step(batch["images"], batch["labels"]))
+                spent["theirs"].append(time.perf_counter() - began)
+            if first == 0:
                 self._check_loss(seen)
         found: dict[str, Any] = {"features_apart": apart}
         for side, times in spent.items():
@@ -142,6 +144,17 @@ class Comparison:
             found["ours"]["scores"] = self._trainer.score(state, test)
             found["theirs"]["scores"] = score(peer.embed(test.images), test.labels)
         return found
+
+    def _batches(self, first: int, seed: int) -> list[dict[str, np.ndarray]]:
+        """The batches of one turn, warped once for both sides."""
+        sampler = dataclasses.replace(self._data.final.sampler, seed=seed)
+        data, key = self._data.final._replace(sampler=sampler), jax.random.key(seed)
+        batches = []
+        for number in range(first, min(first + _TURN, self._settings.steps)):
+            batch = data.batch(number)
+            images = self._warp(jax.random.fold_in(key, number), batch["images"])
+            batches.append({"images": np.array(images), "labels": batch["labels"]})
+        return batches
 
     def _features_apart(self, state: Any, peer: Any, test: Images) -> float:
         images = np.asarray(test.images[:_SEEN])
