@@ -55,7 +55,10 @@ def make(folder: pathlib.Path) -> None:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Written beside its place and renamed, so that no half file is ever there."""
-    beside = path.with_suffix(".part")
+    """Written beside its place and renamed, so that no half file is ever there.
+
+    The name beside is that of this process: several may write at once.
+    """
+    beside = path.with_suffix(f".part{os.getpid()}")
     beside.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(beside, path)

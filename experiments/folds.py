@@ -178,7 +178,7 @@ def _score(models: list[Any], ks: Sequence[int]) -> dict[str, float]:
 
 def _intervals(seeds: list[dict[str, float]]) -> dict[str, Any]:
     """Mean of each score over the seeds, and half of its 95 % interval, none for a single seed."""
-    from experiments.sweep_table import interval
+    from experiments.intervals import interval
 
     found = {name: interval([scores[name] for scores in seeds]) for name in seeds[0]}
     return {

@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from experiments.files import write_json
 from experiments.settings import Settings
-from experiments.sweep_store import Store, write_whole
+from experiments.sweep_store import Store
 
 PROG = "python -m experiments.peer"
 _PACKAGES = {"torch": "torch", "pytorch_metric_learning": "pytorch-metric-learning"}
@@ -169,7 +170,7 @@ def compare(plan: Plan) -> None:
     )
     what = {"settings": plan.common(), "versions": _versions(), "losses": None}
     what["losses"] = [peer_table.as_json(found) for found in lines]
-    write_whole(plan.out / "results.json", what)
+    write_json(plan.out / "results.json", what)
     (plan.out / "table.md").write_text(peer_table.markdown(lines, caption))
     peer_table.show(lines, caption)
     print(f"everything is in {plan.out}")

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.sweep_table import Interval, interval, told
+from experiments.intervals import Interval, interval, told
 
 _WIDE = 128  # columns; a narrower terminal breaks the lines, which loses nothing
 

@@ -90,7 +90,7 @@ def helpers(plan: Plan, argv: Sequence[str]) -> Iterator[None]:
 def conclude(plan: Plan, store: Store, raw: dict[str, dict[str, float]]) -> None:
     """The table in the terminal, and results.json, table.md and figure.png in the folder."""
     from experiments import sweep_figure, sweep_table
-    from experiments.sweep_store import write_whole
+    from experiments.files import write_json
 
     found = sweep_table.rows(store, plan.losses, plan.seeds)
     fewest = min(row.seeds for row in found)
@@ -102,7 +102,7 @@ def conclude(plan: Plan, store: Store, raw: dict[str, dict[str, float]]) -> None
     if plan.test_images:
         caption += f" Of each set about {plan.test_images:,} images are searched."
     what = {"settings": plan.common(), "raw": raw, "losses": sweep_table.as_json(found)}
-    write_whole(plan.out / "results.json", what)
+    write_json(plan.out / "results.json", what)
     (plan.out / "table.md").write_text(sweep_table.markdown(found, raw, caption))
     sweep_figure.draw(plan.out / "figure.png", found, raw, caption)
     sweep_table.show(found, raw, caption)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.files import make
+from experiments.files import make, write_json
 
 SETTINGS = "settings.json"
 
@@ -43,7 +42,7 @@ class Store:
         make(self.folder / "runs")
         make(self.folder / "locks")
         with self._locked("settings", wait=True):
-            write_whole(self.folder / SETTINGS, self.check(settings, contenders))
+            write_json(self.folder / SETTINGS, self.check(settings, contenders))
 
     def check(self, settings: Mapping[str, Any], contenders: Mapping[str, Any]) -> dict[str, Any]:
         """What `open` would write.
@@ -87,7 +86,7 @@ class Store:
         """Keeps a finished run."""
         path = self._path(loss, kind, number)
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, result)
+        write_json(path, result)
 
     def has(self, loss: str, kind: str, number: int) -> bool:
         """Whether a run is finished; see `read`."""
@@ -144,10 +143,3 @@ def read_json(path: pathlib.Path) -> Any:
         return None
     except json.JSONDecodeError as error:
         raise ValueError(f"out: {path} is not JSON ({error})") from error
-
-
-def write_whole(path: pathlib.Path, content: Any) -> None:
-    """Written beside its place, by a name of this process, and renamed."""
-    beside = path.with_suffix(f".part{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(beside, path)

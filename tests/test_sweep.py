@@ -16,7 +16,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import run, sweep, sweep_search, sweep_store, sweep_table, sweep_train, sweep_work
+from experiments import (
+    intervals,
+    run,
+    sweep,
+    sweep_search,
+    sweep_store,
+    sweep_table,
+    sweep_train,
+    sweep_work,
+)
 from experiments.data import Data, Images
 from experiments.settings import Settings
 from experiments.sweep_losses import CONTENDERS, Contender, Number
@@ -288,9 +297,9 @@ def test_the_search_is_a_function_of_its_seed_and_stays_in_its_bounds():
 
 def test_intervals_are_those_of_scipy():
     values = [0.71, 0.74, 0.69, 0.80]
-    found = sweep_table.interval(values)
+    found = intervals.interval(values)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert found.mean - found.half == pytest.approx(low)
     assert found.mean + found.half == pytest.approx(high)
-    assert str(sweep_table.interval([0.5])) == "0.500"
-    assert sweep_table.interval([0.5, 0.5]).half == 0.0
+    assert str(intervals.interval([0.5])) == "0.500"
+    assert intervals.interval([0.5, 0.5]).half == 0.0
