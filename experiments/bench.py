@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, started: float | None = None) -> int
     say(report, len(rows), options)
     effort = (bench_clock.FULL if full else bench_clock.QUICK).waiting(options.patience)
     try:
-        run(report, rows, effort, all_losses=full and not only)
+        run(report, rows, effort, all_losses=options.set != "quick" and not only)
         report.complete = True
     except KeyboardInterrupt:
         print("stopped; what was measured so far is kept", file=sys.stderr)
@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     sets = made.add_mutually_exclusive_group()
     for name, what in (
         ("quick", "the quick set (the default)"),
-        ("targets", "the quick set and every size that has a target"),
-        ("full", "every size, and every first call"),
+        ("targets", "the quick set, every size that has a target, every first call"),
+        ("full", "every size"),
     ):
         sets.add_argument(f"--{name}", dest="set", action="store_const", const=name, help=what)
     made.set_defaults(set="quick")

@@ -162,9 +162,10 @@ def _below(report: Report) -> list[str]:
 
 def _summary(report: Report) -> str:
     """How many targets were reached, of those that could be judged."""
-    judged = [result for result in report.results if result.judged and not result.busy]
+    asked = [r for r in report.results if r.judged or r.size.least_share is not None]
+    judged = [result for result in asked if not result.busy]
     busy = sum(result.busy for result in report.results)
-    reached = sum(not result.short for result in judged)
+    reached = sum(not _short(result, report.peak) for result in judged)
     end = f"; {busy} more were disturbed by other processes" if busy else ""
     return f"Targets reached in {reached} of {len(judged)} rows that have one{end}."
 
@@ -186,8 +187,9 @@ def _remarks(report: Report) -> list[str]:
         title = f"{result.row.name}, {result.size}"
         lines += [f"{title}: {note}" for note in result.notes]
         busy = " (busy)" if result.busy else ""
-        lines += [f"Short of its target{busy}: {title}: {text}" for text in result.short]
-        lines += [f"  {text}" for text in _reasons(result, report.peak)] if result.short else []
+        short = _short(result, report.peak)
+        lines += [f"Short of its target{busy}: {title}: {text}" for text in short]
+        lines += [f"  {text}" for text in _reasons(result, report.peak)] if short else []
     kinds = {result.row.name: result.row.kind for result in report.results}
     for name, factor in growth(report.results).items():
         most = _GROWTH.get(kinds[name], 4.5)
@@ -201,6 +203,17 @@ def _remarks(report: Report) -> list[str]:
     if report.imports and report.imports[1] > SLOW_IMPORT:
         lines.append(f"Slow import: jdml.losses adds {report.imports[1]:.2f} s")
     return lines
+
+
+def _short(result: Result, peak: float) -> list[str]:
+    """One line a target that was measured and not reached, the share of products too."""
+    rate, least = result.flops_a_second(), result.size.least_share
+    if least is None or rate is None or not peak or rate >= least * peak:
+        return result.short
+    return [
+        *result.short,
+        f"{100 * rate / peak:.0f}% of the rate of products, not {100 * least:.0f}%",
+    ]
 
 
 def _reasons(result: Result, peak: float) -> list[str]:
@@ -278,7 +291,7 @@ def _entry(result: Result, peak: float) -> dict[str, Any]:
         },
         "times_as_fast": result.ratios,
         "targets": result.targets,
-        "short": result.short,
+        "short": _short(result, peak),
         "values": result.values,
         "agrees": result.agrees,
         "values_differ_because": result.row.peer.differs if result.row.peer else "",

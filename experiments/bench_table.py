@@ -50,6 +50,7 @@ class Size:
       quick: belongs to the quick set.
       peer: whether the peer takes part; not where it would need too much memory or time.
       most_bytes: bound on arguments, outputs and temporaries together.
+      least_share: of the machine's rate of matrix products, to be reached.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Size:
     quick: bool = False
     peer: bool = True
     most_bytes: float = math.inf
+    least_share: float | None = None
 
     @property
     def scale(self) -> int:
@@ -322,6 +324,14 @@ ROWS: tuple[Row, ...] = (
         kind="retrieval",
     ),
     Row(
+        "retrieval, counted",
+        metrics.retrieval,
+        None,
+        (Size(60_000, per_class=10, least_share=0.8),),
+        {"ks": (1, 100)},
+        kind="retrieval",
+    ),
+    Row(
         "nearest neighbours",
         retrieval.neighbours,
         None,
@@ -351,7 +361,7 @@ def chosen(rows: Sequence[Row], only: Sequence[str], which: Set) -> Iterator[tup
             raise ValueError(f"only: got {word!r}, expected some of {known}")
     takes: dict[Set, Callable[[Size], bool]] = {
         "full": lambda size: True,
-        "targets": lambda size: size.quick or size.target is not None,
+        "targets": lambda size: size.quick or (size.target or size.least_share) is not None,
         "quick": lambda size: size.quick,
     }
     for row in rows:

@@ -34,4 +34,6 @@ TRIED = {
     "angular": "a partner for each anchor in the place of a cube (560 to 5.5 ms)",
     "retrieval": _RETRIEVAL,
     "retrieval, large classes": _RETRIEVAL,
+    "retrieval, counted": "counting in strides (a reduction of comparisons would write them down); "
+    "the short lists are made beside the counts, and a call without them does not exist",
 }

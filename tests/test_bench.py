@@ -193,6 +193,13 @@ def test_targets_are_ratios():
     assert result.flops_a_second() == CONTRASTIVE.flops(result.size) / 2
 
 
+def test_a_share_of_the_rate_of_products_can_be_a_target():
+    result = made(1.0, least_share=0.8)
+    rate = result.flops_a_second()
+    assert bench_show._short(result, rate / 0.9) == []
+    assert bench_show._short(result, rate / 0.5) == ["50% of the rate of products, not 80%"]
+
+
 def test_memory_has_a_bound():
     result = made(1.0, most_bytes=2.0**30)
     result.memory = sides.Memory(0, 2**29)
