@@ -27,14 +27,16 @@ from experiments import run, train
 from test_processes import toy
 run.load = toy
 """
-KILLED = """
-import os, signal
+SAVED = """
+import pathlib, signal
+import jax
 from jdml.checkpoints import Checkpoints
 save = Checkpoints.save
-def save_and_die(self, state, config=None):
+def save_and_wait(self, state, config=None):
     save(self, state, config)
-    os.kill(os.getpid(), signal.SIGKILL)
-Checkpoints.save = save_and_die
+    pathlib.Path({folder!r}, f"saved-{{jax.process_index()}}").touch()
+    signal.pause()
+Checkpoints.save = save_and_wait
 """
 MAIN = "sys.exit(train.main(sys.argv[1:]))"
 
@@ -72,7 +74,9 @@ def test_two_processes_killed_and_resumed_are_one_undisturbed(tmp_path, quick_co
     expected = alone(argv, tmp_path / "alone")
     folder = tmp_path / "runs" / "one"
     split = [*argv, "--run-dir", str(folder.parent), "--model", "2"]
-    codes, said = together(command("-c", TRAIN + KILLED + MAIN, *split))
+    saved = SAVED.format(folder=str(tmp_path))
+    both_saved = lambda: len(list(tmp_path.glob("saved-*"))) == 2
+    codes, said = together(command("-c", TRAIN + saved + MAIN, *split), kill_when=both_saved)
     assert codes == [-signal.SIGKILL] * 2, said
     assert os.listdir(folder / "checkpoints") == ["2"]
     codes, said = together(command("-c", TRAIN + MAIN, *split, "--resume"))
