@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from jdml import datasets
 from jdml.datasets.protocol import Counts
 from jdml.datasets.protocols import PROTOCOLS
+from jdml.datasets.splits import Splits
 
 Tree = dict[str, bytes]
 
@@ -330,3 +332,9 @@ def small(name: str):
     total = Counts(images, sum(searched))
     pairs = 8 if name == "lfw" else 0
     return dataclasses.replace(PROTOCOLS[name], counts=counts, total=total, pairs=pairs)
+
+
+def made(name: str, tmp_path: pathlib.Path) -> Splits:
+    """A fake, packed, prepared and read."""
+    datasets.prepare(name, pack(name, tmp_path / "files"), data_dir=tmp_path / "data")
+    return datasets.load(name, data_dir=tmp_path / "data", image_size=8)

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ import textwrap
 import dataset_fakes as fakes
 import numpy as np
 import pytest
+from dataset_fakes import made
 from PIL import Image
 
 from jdml import datasets
@@ -31,12 +31,6 @@ def tiny(monkeypatch):
     """The protocols with the counts of the fakes."""
     for name in fakes.FAKES:
         monkeypatch.setitem(PROTOCOLS, name, fakes.small(name))
-
-
-def made(name: str, tmp_path: pathlib.Path) -> Splits:
-    """A fake, packed, prepared and read."""
-    datasets.prepare(name, fakes.pack(name, tmp_path / "files"), data_dir=tmp_path / "data")
-    return datasets.load(name, data_dir=tmp_path / "data", image_size=8)
 
 
 # ---------------------------------------------------------------- what each protocol says
@@ -212,152 +206,6 @@ def test_reading_needs_no_tensorflow_and_survives_another_process(tiny, tmp_path
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
     )
     assert done.stdout.strip() == "(2, 256, 256, 3) 1", done.stderr
-
-
-# ---------------------------------------------------------------- whole or not there
-
-
-def test_what_is_not_prepared_says_how_to(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"cars196 is not prepared in .* experiments.prepare cars196 \(cars"
-    ):
-        datasets.load("cars196", data_dir=tmp_path)
-
-
-def test_missing_files_are_named(tiny, tmp_path):
-    files = fakes.pack("lfw", tmp_path / "files")
-    (files / "pairs.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"data: lfw lacks pairs.txt \(from http.*files"):
-        datasets.prepare("lfw", files, data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"data: .*nowhere is not there"):
-        datasets.prepare("lfw", tmp_path / "nowhere", data_dir=tmp_path)
-
-
-def nothing_is_left(data_dir: pathlib.Path) -> bool:
-    return not [p for p in data_dir.rglob("*") if p.is_file() and p.name != ".lock"]
-
-
-def test_counts_that_are_not_those_of_the_protocol_are_refused(tmp_path):
-    files = fakes.pack("cub200", tmp_path / "files")
-    with pytest.raises(
-        ValueError, match="cub200/train: got 9 images of 3 classes, expected 5864 images of 100"
-    ):
-        datasets.prepare("cub200", files, data_dir=tmp_path / "data")
-    assert nothing_is_left(tmp_path / "data")
-
-
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_an_archive_that_is_cut_short_is_refused(share, tiny, tmp_path):
-    path = fakes.pack("cub200", tmp_path / "files") / "CUB_200_2011.tgz"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=r"data: .*CUB_200_2011.tgz cannot be unpacked .*again"):
-        datasets.prepare("cub200", path, data_dir=tmp_path / "data")
-    assert nothing_is_left(tmp_path / "data")
-
-
-def test_a_zip_and_a_table_that_are_cut_short_are_refused(tiny, tmp_path):
-    path = fakes.pack("sop", tmp_path / "files") / "Stanford_Online_Products.zip"
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"data: .*Products.zip cannot be unpacked"):
-        datasets.prepare("sop", path, data_dir=tmp_path)
-    files = fakes.pack("oxford_flowers102", tmp_path / "flowers")
-    (files / "imagelabels.mat").write_bytes(b"<html>moved</html>")
-    with pytest.raises(ValueError, match=r"data: imagelabels.mat is not a file of MATLAB"):
-        datasets.prepare("oxford_flowers102", files, data_dir=tmp_path)
-    files = fakes.pack("mnist", tmp_path / "mnist")
-    (files / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half")
-    with pytest.raises(ValueError, match="data: t10k-labels-idx1-ubyte cannot be unpacked"):
-        datasets.prepare("mnist", files, data_dir=tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", fakes.picture(1, (300, 200))[:700]])
-def test_a_picture_that_cannot_be_decoded_is_named(content, tiny, tmp_path):
-    fakes.unpacked(tmp_path / "files", fakes.cub200_tree())
-    broken = next((tmp_path / "files").rglob("Bird_3_0001.jpg"))
-    broken.write_bytes(content)
-    with pytest.raises(ValueError, match=r"data: images/004.Bird_3/.*_0001.jpg cannot be decoded"):
-        datasets.prepare("cub200", tmp_path / "files", data_dir=tmp_path / "data")
-    assert nothing_is_left(tmp_path / "data")
-    broken.unlink()
-    with pytest.raises(ValueError, match=r"cub200 lacks 1 of 15 pictures, the first is images/004"):
-        datasets.prepare("cub200", tmp_path / "files", data_dir=tmp_path / "data")
-
-
-def test_what_is_killed_in_the_middle_is_never_read(tiny, tmp_path):
-    files = fakes.pack("cub200", tmp_path / "files")
-    code = f"""
-        import sys, time
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import dataset_fakes
-        from jdml import datasets
-        from jdml.datasets import store
-        from jdml.datasets.protocols import PROTOCOLS
-        PROTOCOLS["cub200"] = dataset_fakes.small("cub200")
-        store._AT_ONCE = 4
-        def tell(what, done, total):
-            if done:
-                print(done, flush=True)
-                time.sleep(60)
-        datasets.prepare("cub200", {str(files)!r}, data_dir={str(tmp_path)!r}, tell=tell)
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "4\n"  # some pictures are written
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    place = tmp_path / "jdml_cub200"
-    assert len(list(place.glob("incomplete.*/*array_record*"))) == 1
-    with pytest.raises(FileNotFoundError, match="cub200 is not prepared"):
-        datasets.load("cub200", data_dir=tmp_path)
-    datasets.prepare("cub200", files, data_dir=tmp_path)
-    assert sorted(p.name for p in place.iterdir()) == [".lock", "1.0.0"]
-    assert len(datasets.load("cub200", data_dir=tmp_path).train) == 9
-
-
-def test_what_is_there_stays_and_what_lost_a_file_is_refused(tiny, tmp_path):
-    made("sop", tmp_path)
-    datasets.prepare("sop", tmp_path / "nowhere", data_dir=tmp_path / "data")  # not looked at
-    (shard,) = (tmp_path / "data").rglob("*array_record*")
-    shard.unlink()
-    with pytest.raises(ValueError, match=r"data_dir: .*array_record.* is lost; delete .* again"):
-        datasets.load("sop", data_dir=tmp_path / "data")
-    (info,) = (tmp_path / "data").rglob("dataset_info.json")
-    info.unlink()
-    made("sop", tmp_path)  # prepared anew
-    assert len(datasets.load("sop", data_dir=tmp_path / "data").test) == 4
-
-
-def test_links_are_followed_once_and_odd_tables_are_one_line(tiny, tmp_path):
-    fakes.unpacked(tmp_path / "elsewhere", fakes.cub200_tree())
-    birds = tmp_path / "files"
-    birds.mkdir()
-    (birds / "CUB_200_2011").symlink_to(tmp_path / "elsewhere" / "CUB_200_2011")
-    (tmp_path / "elsewhere" / "CUB_200_2011" / "images" / "loop").symlink_to(birds)
-    datasets.prepare("cub200", birds, data_dir=tmp_path / "data")
-    (tmp_path / "elsewhere" / "CUB_200_2011" / "images.txt").write_text("a table, of another form")
-    with pytest.raises(ValueError, match=r"data: the tables of cub200 are not in the form .*'a'"):
-        datasets.prepare("cub200", birds, data_dir=tmp_path / "new")
-
-
-def test_a_folder_that_cannot_be_written_is_named(tiny, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"data_dir: cannot write to .*file/jdml_sop"):
-        datasets.prepare("sop", fakes.pack("sop", tmp_path / "f"), data_dir=tmp_path / "file")
-
-
-def test_pairs_are_as_many_as_their_file_says(tiny, tmp_path):
-    files = fakes.pack("lfw", tmp_path / "files")
-    lines = (files / "pairs.txt").read_text().splitlines()
-    (files / "pairs.txt").write_text("\n".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"pairs.txt has 7 pairs, expected 8 as it says"):
-        datasets.prepare("lfw", files, data_dir=tmp_path)
-    (files / "pairs.txt").write_text("\n".join(lines).replace("Zico\t2", "Zico\t7"))
-    with pytest.raises(ValueError, match=r"a pair names Zico/Zico_0007.jpg, which is not among"):
-        datasets.prepare("lfw", files, data_dir=tmp_path)
 
 
 def test_what_is_prepared_is_a_data_set_of_tfds(tiny, tmp_path):

@@ -168,7 +168,7 @@ def prepare(
     merged and split anew as the protocol says.
 
     Nothing is downloaded here; `python -m experiments.prepare` also does that. What is there
-    already stays as it is, and what is stopped in the middle is never read.
+    already stays as it is. What is stopped in the middle is never read; called again, it goes on.
 
     Args:
       name: one of `known()` or `known_pairs()`.
@@ -185,7 +185,7 @@ def prepare(
       Traceback (most recent call last):
       ValueError: name: got 'imagenet', expected one of cub200, cars196, sop, ...
     """
-    from jdml.datasets import store
+    from jdml.datasets import store, writing
     from jdml.datasets.protocols import PROTOCOLS
 
     if name not in PROTOCOLS:
@@ -194,7 +194,8 @@ def prepare(
     if store.is_there(protocol, data_dir):
         return
     places = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    store.write(protocol, lambda: _found(protocol, places, tell), data_dir, tell)
+    find = lambda: _found(protocol, places, tell)
+    writing.write(protocol, find, data_dir, tell, places=places)
 
 
 def _found(protocol: Protocol, places: Sequence[Any], tell: Any) -> Contents:
