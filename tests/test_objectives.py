@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from jdml import losses, objectives, regularizers, training
+from jdml import augment, losses, objectives, regularizers, training
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -20,6 +20,7 @@ ROWS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 0])
 BATCH = {"labels": LABELS}
 START = objectives.learned_logarithm(10.0, largest=100.0)
+CONTRASTIVE = objectives.pairs(losses.contrastive, negative_margin=objectives.learned(0.9))
 
 
 def made(objective, seed=0):
@@ -124,6 +125,9 @@ def test_combinators_carry_learned_numbers():
         ("labels", lambda: objectives.learned(1.0, num_classes=2).number(jnp.ones(2), LABELS)),
         ("bias", lambda: objectives.sphereface2(1)),
         ("num_classes", lambda: objectives.uniface(0)),
+        ("weight", lambda: objectives.mixed(CONTRASTIVE, weight=0.0)),
+        ("alpha", lambda: objectives.mixed(CONTRASTIVE, alpha=-1.0)),
+        ("partners", lambda: objectives.mixed(CONTRASTIVE, partners="all")),  # pyright: ignore
     ],
 )
 def test_bad_input_is_one_line_that_names_it(name, call):
@@ -160,6 +164,7 @@ def two_steps(kind, devices):
     objective = objectives.weighted_sum(
         (1.0, objectives.elasticface(3, plus=True, margin_std=0.3, scale=START)),
         (1.0, objectives.pairs(losses.margin, beta=objectives.learned(1.2, num_classes=3))),
+        (1.0, objectives.mixed(objectives.pairs(losses.multi_similarity))),
     )
     parts = {"encoder": nn.Dense(2), "objective": objective, "optimizer": optax.sgd(0.1)}
     state = training.create_state(jax.random.key(1), images=ROWS, **parts)
@@ -192,3 +197,46 @@ def test_a_regularizer_of_the_table_and_one_of_the_rows():
     np.testing.assert_allclose(value(rows, params), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="of: got 'rows', expected 'proxies' or 'embeddings'"):
         objectives.regularized(plain, regularizers.norm, 1.0, of="rows")
+
+
+# ---------------------------------------------------------------- mixtures
+
+
+def test_mixtures_add_the_loss_of_their_degrees():
+    """Against a loop over rows and mixtures, with a missing row and rows that weigh more."""
+    plain = objectives.pairs(losses.contrastive, negative_margin=0.9, reduction="sum")
+    objective = objectives.mixed(plain, weight=0.25, alpha=0.7, partners="any")
+    params, state = made(objective)
+    batch = {"labels": np.array([0, 1, -1, 0, 1, 2]), "weights": np.arange(1.0, 7.0)}
+    kept = np.array([0, 3, 4, 5])
+    batch["where"] = np.arange(6) != 1
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.split(state.key)[0]))(
+        np.arange(6)
+    )
+    mix = augment.mix(keys, ROWS, batch["labels"], where=batch["where"], alpha=0.7, partners="any")
+    mix = jax.tree.map(np.asarray, mix)
+    total = 0.0
+    for b in kept:
+        for i in kept:
+            share = batch["weights"][b] * mix.weights[b, i]
+            distance = np.linalg.norm(ROWS[b] - mix.rows[i])
+            near, far = mix.degrees[b, i], 1 - mix.degrees[b, i]
+            total += share * (near * distance + far * max(0.9 - distance, 0))
+    clean = plain.loss(params, (), ROWS, batch)
+    got = objective.loss(params, state, ROWS, batch)
+    assert total > 0
+    np.testing.assert_allclose(got - clean, 0.25 * total, rtol=1e-4)
+
+
+def test_mixtures_are_drawn_anew_each_step_and_not_against_a_memory():
+    objective = objectives.mixed(CONTRASTIVE)
+    params, state = made(objective)
+    following = objective.update(state, params, ROWS, BATCH)
+    first, second = (value(objective, params, s) for s in (state, following))
+    assert first != second
+    remembered = objectives.with_memory(objective, 6, weight=0.5)
+    _, memory = made(remembered)
+    memory = remembered.update(memory, params, ROWS, BATCH)
+    refs = {"refs": ROWS, "ref_labels": LABELS}
+    expected = value(objective, params, memory.inner) + 0.5 * value(CONTRASTIVE, params, **refs)
+    np.testing.assert_allclose(value(remembered, params, memory), expected, rtol=1e-5)

@@ -34,6 +34,7 @@ OBJECTIVES = {
     "adaface": objectives.adaface(CLASSES, scale=8.0),
     "margins": objectives.dynamic_soft_margin(bins=16),
     "sampled": objectives.sampled(objectives.adacos(CLASSES), CLASSES, groups=2),
+    "mixed": objectives.mixed(objectives.pairs(losses.contrastive)),
 }
 
 
@@ -52,7 +53,7 @@ def step(params, state, rows, batch, **axes):
     """(losses, the next state of each); other losses that read a state are compared elsewhere."""
     values, following = {}, {}
     for name, objective in OBJECTIVES.items():
-        if name in ("memory", "sampled"):
+        if name in ("memory", "sampled", "mixed"):
             values[name] = objective.loss(params[name], state[name], rows, batch, **axes)
         following[name] = objective.update(state[name], params[name], rows, batch, **axes)
     return values, following

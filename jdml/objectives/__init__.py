@@ -21,6 +21,7 @@ from jdml.objectives.base import Batch, Objective, pairs, table
 from jdml.objectives.combine import regularized, weighted_sum, with_memory
 from jdml.objectives.face import elasticface, sphereface2, uniface
 from jdml.objectives.lazy import lazy_rows
+from jdml.objectives.mixing import mixed
 from jdml.objectives.nested import matryoshka
 from jdml.objectives.numbers import class_size_margins, sphereface_annealing
 from jdml.objectives.parameters import Learned, learned, learned_logarithm
@@ -49,6 +50,7 @@ __all__ = [
     "learned",
     "learned_logarithm",
     "matryoshka",
+    "mixed",
     "pairs",
     "regularized",
     "sample_classes",
