@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jdml.datasets import Images, Split
-from jdml.datasets.images import cut, from_array, plain
+from jdml.datasets.images import _middle, cut, from_array, plain
 
 
 def encoded(picture: Image.Image, kind: str = "PNG") -> Image.Image:
@@ -55,6 +55,17 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     assert file.size == (300, 225)  # a quarter
     whole = cut(large, None, (64, 64), 3).astype(float)
     assert np.abs(got - whole).mean() < 2.0
+
+
+@pytest.mark.parametrize("size", [(224, 224), (227, 227), (299, 299), (336, 336), (7, 300)])
+def test_the_middle_lies_inside_whatever_the_sides(size):
+    for side in range(1, 4000):
+        for shape in ((side, 2 * side), (2 * side, side), (side, side), (side, 1000)):
+            left, top, wide, high = _middle(shape, size)
+            assert min(left, top) >= 0, shape
+            assert 0 < min(wide, high) <= max(wide, high) <= 1, shape
+    for shape in ((29, 58), (116, 29), (173, 225)):  # these ended beyond 1 by a rounding
+        assert cut(ramp(*shape), None, size, 3).shape == (*size, 3)
 
 
 def test_what_has_the_size_is_not_touched():

@@ -253,7 +253,9 @@ def cut(picture: Image.Image, box: Any, size: tuple[int, int], channels: int) ->
 def _middle(picture: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The largest box of the shape of `size` (height, width) in the middle of (width, height)."""
     scale = min(picture[0] / size[1], picture[1] / size[0])
-    wide, high = size[1] * scale / picture[0], size[0] * scale / picture[1]
+    # Rounding may make the whole of a side a little more, and PIL takes no box from below 0.
+    wide = min(size[1] * scale / picture[0], 1.0)
+    high = min(size[0] * scale / picture[1], 1.0)
     return (1 - wide) / 2, (1 - high) / 2, wide, high
 
 
