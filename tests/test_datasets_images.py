@@ -93,6 +93,20 @@ def test_every_mode_becomes_grey_or_rgb(mode, channels):
     assert np.abs(got.astype(int) - wanted).max() <= 2
 
 
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "TIFF", "JPEG2000"])
+@pytest.mark.parametrize("white", [255, 256, 65535])
+def test_16_bits_are_16_bits_however_dark(kind, white):
+    deep = Image.fromarray(np.array([[0, white]], np.uint16).repeat(4, 0).repeat(2, 1))
+    got = cut(encoded(deep, kind), None, (4, 4), 1)[..., 0]
+    assert got[:, [0, -1]].tolist() == [[0, white * 255 // 65535]] * 4
+
+
+def test_integers_of_no_known_depth_are_8_bits_unless_they_are_more():
+    for values, wanted in (([0, 200], [0, 200]), ([0, 51400], [0, 200])):
+        picture = Image.fromarray(np.array([values], np.int32))
+        assert np.asarray(plain(picture, "L"))[0].tolist() == wanted
+
+
 def test_what_is_clear_is_white():
     clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
     assert np.asarray(plain(clear, "RGB")).min() == 255

@@ -262,6 +262,8 @@ def _middle(picture: tuple[int, int], size: tuple[int, int]) -> tuple[float, flo
 def plain(picture: Image.Image, mode: str) -> Image.Image:
     """A picture in grey or RGB: transparent ones on white, 16 bits a pixel made 8.
 
+    White is 65535 at 16 bits; where neither mode nor format tells (I, F), only if values pass 255.
+
     Args:
       picture: of PIL, any mode.
       mode: "L" or "RGB".
@@ -273,7 +275,9 @@ def plain(picture: Image.Image, mode: str) -> Image.Image:
 
     if picture.mode[0] in "IF":  # PIL would cut these off at 255
         values = np.asarray(picture, np.float64)
-        top = 255.0 if values.size == 0 or values.max() <= 255 else 65535.0
+        # The mode or the format says 16 bits; others with I or F do not say what white is.
+        deep = picture.mode.startswith("I;16") or picture.format == "PPM"
+        top = 65535.0 if deep or values.max(initial=0.0) > 255 else 255.0
         picture = Image.fromarray((np.clip(values / top, 0, 1) * 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         clear = picture.convert("RGBA")
