@@ -166,6 +166,35 @@ def test_a_broken_picture_and_a_wrong_box_are_one_line():
         Images(lambda row: ramp(2, 2), (1, 4, 4))
 
 
+def test_whatever_pil_raises_names_the_picture(monkeypatch):
+    bomb = Images(lambda row: encoded(ramp(300, 200)), (2, 8, 8, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        with pytest.raises(ValueError, match=r"images: picture 1 cannot be decoded .*60000 pixels"):
+            bomb[[1]]
+
+    def odd(row: int) -> Image.Image:
+        raise ValueError("odd numbers in its head")
+
+    with pytest.raises(ValueError, match=r"images: picture 0 cannot be decoded .*odd numbers"):
+        Images(odd, (2, 8, 8, 3))[[0]]
+
+
+def test_sizes_may_be_integers_of_any_kind():
+    array = np.zeros((2, 6, 6, 1), np.uint8)
+    for images in (array, from_array(array)):
+        split = Split("toy", images, np.array([0, 0]), ("a",))
+        assert split.sized(np.int64(3)).image_shape == (3, 3, 1)
+        assert split.sized(np.array([3, 4])).image_shape == (3, 4, 1)
+        assert split.sized(np.int32(6)) is split
+        assert split.crop([0], [[0, 0, 1, 1]], np.int64(3)).shape == (1, 3, 3, 1)
+        for size in (0, 2.5, (3, 4, 5), (3, -1), "3", None):
+            with pytest.raises(ValueError, match=r"size: got .*, expected pixels, a side or"):
+                split.sized(size)
+            with pytest.raises(ValueError, match=r"size: got .*, expected pixels, a side or"):
+                split.crop([0], [[0, 0, 1, 1]], size)
+
+
 def test_a_split_gives_the_same_from_an_array_and_from_pictures():
     array = np.random.default_rng(1).integers(0, 255, (4, 10, 10, 3), np.uint8)
     labels, names = np.array([0, 1, 0, 1]), ("a", "b")

@@ -150,6 +150,13 @@ def test_a_file_is_decoded_once_and_again_when_it_changes(nasty, cache, monkeypa
     assert folder.read(mine, cache_dir=blocked).report == again.report
 
 
+def test_a_picture_too_large_for_pil_is_left_out_as_broken(tmp_path, cache, monkeypatch):
+    root = fill(tmp_path / "photos", classes=list("abcd"))
+    picture(size=(60, 50)).save(root / "a" / "vast.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # it refuses twice that
+    assert folder.read(root).notes == ("left out: pictures that cannot be decoded (1): a/vast.png",)
+
+
 def test_an_interrupted_check_goes_on(nasty, cache):
     def stop(done, total):
         raise KeyboardInterrupt

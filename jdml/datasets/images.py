@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import operator
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ class Images:
           uint8 [n, height, width, C].
 
         Raises:
-          ValueError: a box outside the picture, or a picture that cannot be decoded.
+          ValueError: a box outside the picture, no size, or a picture that cannot be decoded.
         """
         numbers = self._numbers(rows)
         cuts = np.asarray(boxes, np.float64)
@@ -99,7 +100,7 @@ class Images:
                 f"boxes: got {cuts[~fine][0].tolist()}, expected left, top, width, height as "
                 "fractions of the picture and inside it"
             )
-        return self._cut(numbers, cuts, (size, size) if isinstance(size, int) else size)
+        return self._cut(numbers, cuts, sides(size))
 
     def take(self, rows: Any) -> Images:
         """Some of the pictures, as encoded as they are.
@@ -122,9 +123,12 @@ class Images:
 
         Returns:
           `Images` that decode to it.
+
+        Raises:
+          ValueError: no size.
         """
-        sides = (size, size) if isinstance(size, int) else size
-        return Images(self.read, (len(self), *sides, self.shape[3]), workers=self.workers)
+        shape = (len(self), *sides(size), self.shape[3])
+        return Images(self.read, shape, workers=self.workers)
 
     def _numbers(self, rows: Any) -> np.ndarray:
         if isinstance(rows, slice):
@@ -158,10 +162,36 @@ class Images:
         return done
 
     def _picture(self, row: int, box: Any, size: tuple[int, int]) -> np.ndarray:
+        from PIL import Image
+
         try:
             return cut(self.read(row), box, size, self.shape[3])
-        except (OSError, SyntaxError) as error:  # PIL raises both for what it cannot decode
+        # PIL raises any of these for what it cannot decode, the last for what is too large.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"images: picture {row} cannot be decoded ({error})") from error
+
+
+def sides(size: Any) -> tuple[int, int]:
+    """A size in pixels as (height, width).
+
+    Args:
+      size: an integer of any kind for both sides, or (height, width).
+
+    Raises:
+      ValueError: anything else, or less than 1.
+
+    Example:
+      >>> sides(np.int64(8)), sides((4, 6))
+      ((8, 8), (4, 6))
+    """
+    try:
+        height, width = (size, size) if np.ndim(size) == 0 else size
+        both = operator.index(height), operator.index(width)
+    except (TypeError, ValueError):
+        both = (0, 0)
+    if min(both) < 1:
+        raise ValueError(f"size: got {size!r}, expected pixels, a side or (height, width)")
+    return both
 
 
 def cores() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jdml.datasets.images import Images, from_array
+from jdml.datasets.images import Images, from_array, sides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Split:
 
         Raises:
           TypeError, IndexError: as `fetch`.
-          ValueError: a box outside the picture.
+          ValueError: a box outside the picture, or no size.
 
         Example:
           >>> image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
@@ -152,17 +152,20 @@ class Split:
         Returns:
           A `Split`; this one where it has that size.
 
+        Raises:
+          ValueError: no size.
+
         Example:
           >>> split = Split("toy", np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 0]), ("a",))
           >>> split.sized(2).image_shape
           (2, 2, 1)
         """
-        sides = (size, size) if isinstance(size, int) else size
-        if self.image_shape[:2] == sides:
+        size = sides(size)
+        if self.image_shape[:2] == size:
             return self
         if isinstance(self.images, Images):
-            return dataclasses.replace(self, images=self.images.sized(sides))
-        return dataclasses.replace(self, images=from_array(self.images).sized(sides)[:])
+            return dataclasses.replace(self, images=self.images.sized(size))
+        return dataclasses.replace(self, images=from_array(self.images).sized(size)[:])
 
     def _rows(self, indices: Any) -> np.ndarray:
         rows = np.asarray(indices)
