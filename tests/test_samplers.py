@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jdml.samplers import ClassBalanced, Sequential, share
+from jdml.samplers.batches import visit
 
 LABELS = np.repeat(np.arange(10), [4, 5, 6, 7, 4, 5, 6, 7, 4, 5])[
     np.random.default_rng(0).permutation(53)
@@ -34,6 +35,28 @@ def test_c2_every_batch_is_exactly_p_times_k_and_every_class_is_visited():
 def test_every_row_is_taken_sooner_or_later():
     sampler = ClassBalanced(LABELS, classes_per_batch=5, per_class=2)
     assert len(set(np.concatenate([sampler(i) for i in range(60)]))) == len(LABELS)
+
+
+@pytest.mark.parametrize(("size", "count"), [(6, 2), (7, 3), (5, 3), (4, 4), (3, 5), (1, 2)])
+def test_no_row_comes_twice_in_a_lap_and_what_is_left_over_is_passed_over(size, count):
+    rows, visits = np.arange(10, 10 + size), max(size // count, 1)
+    laps = [
+        np.concatenate([visit(rows, count, lap * visits + k, seed=1, c=2) for k in range(visits)])
+        for lap in range(40)
+    ]
+    for lap in laps:
+        assert len(lap) == visits * count
+        assert len(set(lap)) == min(size, visits * count)
+    assert set(np.concatenate(laps)) == set(rows)
+    assert len({tuple(lap) for lap in laps}) > 1 or size == 1
+
+
+def test_a_class_that_fills_up_a_round_brings_the_rows_it_had_in_it():
+    sampler = ClassBalanced(LABELS, classes_per_batch=3, per_class=2)  # of 10: two more fill up
+    for turn in range(6):
+        rows = np.concatenate([sampler(4 * turn + k) for k in range(4)]).reshape(12, 2)
+        np.testing.assert_array_equal(rows[10:], rows[:2])
+        assert len(set(rows[:10].ravel())) == 20
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number():

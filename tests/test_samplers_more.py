@@ -127,6 +127,18 @@ def test_groups_that_cannot_be_drawn_are_refused(given, names):
         hierarchical(**given)
 
 
+def test_a_class_that_comes_again_in_a_round_brings_the_same_rows():
+    sampler = hierarchical(classes_per_batch=8)  # four of a group of 9, 5 or 4 classes
+    for turn in range(3):
+        had, visits = {}, 0
+        for k in range(len(sampler)):
+            for rows in sampler(turn * len(sampler) + k).reshape(8, 2):
+                first = had.setdefault(LABELS[rows[0]], rows)
+                np.testing.assert_array_equal(rows, first)
+                visits += 1
+        assert visits > len(had) == 23
+
+
 def test_a_class_has_one_group():
     with pytest.raises(ValueError, match="groups: class 0 is in groups 0 and 1, expected one"):
         Hierarchical(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 1, 2, 2)

@@ -4,7 +4,7 @@ Samplers run on the host: `sampler(i)` gives the row numbers of batch i, an int6
 for i from 0 without end, and `len(sampler)` the batches of a round. What they number is up to the
 caller. `share` cuts a batch for several processes.
 
-* `ClassBalanced`: P classes with K rows each, every class once a round.
+* `ClassBalanced`: P classes with K rows each, every class in each round.
 * `Hierarchical`: the same within a few groups of classes, so that a batch holds look-alikes.
 * `WeightedClasses`, `Weighted`: classes or rows as often as their weights say.
 * `NoDuplicates`: no two rows of one key, where a batch's other rows serve as negatives.

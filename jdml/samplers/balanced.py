@@ -16,10 +16,15 @@ from jdml.samplers.batches import Batches, SmallClasses
 class ClassBalanced(Batches):
     """P classes with K rows each: the batch that pair losses want.
 
-    Classes come in rounds: every class once in a random order, then all again in another, so that
-    none is ever missed. Each visit takes the next K rows of its class, which come in rounds of
-    their own. A batch holds exactly P different classes and K rows of each; a class of fewer than
-    K rows repeats some.
+    Classes come in rounds: every class in a random order, then all again in another, so that none
+    is ever missed. The last batch of a round is filled up with classes that the round began with.
+    A batch holds exactly P different classes and K rows of each; a class of fewer than K rows
+    repeats some.
+
+    A round takes the next K rows of a class, in a random order of its own. Where fewer than K are
+    left of that order they are passed over, and another begins: no row comes twice in an order,
+    and all come in each only where K divides their number. A class that fills up a batch brings
+    the rows that it has had in the round already.
 
     Attributes:
       labels: [N] integer classes; rows with a negative label are never taken.

@@ -145,9 +145,27 @@ def large_enough(every: list[np.ndarray], per_class: int, small: SmallClasses) -
 
 
 def visit(rows: np.ndarray, count: int, turn: int, seed: int, c: int) -> np.ndarray:
-    """`count` rows of class c on its visit in a round, different ones as long as there are any.
+    """`count` rows of class c in a round, different ones as long as there are any.
 
-    Rows come in rounds of their own, so that all of them come up before any comes again.
+    A lap is a random order of all rows, cut into runs of `count`, one a round. What is left over
+    is passed over, and the next lap has another order: no row comes twice in a lap, and all come
+    up in each only where `count` divides their number. Of fewer than `count` all come in every
+    round, some of them repeated. A class that is visited again in a round has the same rows.
+
+    Args:
+      rows: [n] of the class.
+      count: rows wanted.
+      turn: the round, from 0.
+      seed: of the sampler.
+      c: the class, which has an order of its own.
+
+    Returns:
+      [count].
+
+    Example:
+      >>> rows = [visit(np.arange(5), 2, turn, seed=0, c=0) for turn in range(4)]
+      >>> [len(set(np.concatenate(lap))) for lap in (rows[:2], rows[2:])]
+      [4, 4]
     """
     lap, place = divmod(turn, max(len(rows) // count, 1))
     order = np.random.default_rng([seed, 1, c, lap]).permutation(rows)

@@ -23,8 +23,8 @@ class Hierarchical(Batches):
     A round has each class once. It has as many batches as that takes, and a group larger than all
     others together makes it longer: what the others lack then comes from classes that the round has
     had already, as does what the last classes of a group lack to P / G. Groups of fewer than
-    P / G classes are taken together as one, with a warning. Rows of a class come in rounds of their
-    own, as with `ClassBalanced`.
+    P / G classes are taken together as one, with a warning. Rows of a class are taken as by
+    `ClassBalanced`: a class that comes again in a round brings the same rows.
 
     Attributes:
       labels: [N] integer classes; rows with a negative label are never taken.
