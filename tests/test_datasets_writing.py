@@ -165,13 +165,62 @@ def test_a_shard_that_the_disk_lost_is_written_again(broken, tiny, shards_of_fou
     assert len(datasets.load("cub200", data_dir=tmp_path / "data").train) == 9
 
 
-def test_after_an_error_nothing_is_left_of_what_was_begun(tiny, shards_of_four, tmp_path):
+@pytest.mark.parametrize("step", ["Shards.close", "np.savez_compressed", "Shards.forget"])
+def test_what_is_stopped_at_the_very_end_loses_nothing(
+    step, tiny, shards_of_four, tmp_path, monkeypatch
+):
     files = fakes.pack("cub200", tmp_path / "files")
-    stopped(files, tmp_path / "data", after=8)
-    (files / "CUB_200_2011.tgz").write_bytes(b"half")
-    with pytest.raises(ValueError, match="cannot be unpacked"):
-        datasets.prepare("cub200", files, data_dir=tmp_path / "data")
-    assert nothing_is_left(tmp_path / "data")
+
+    def stop(*_, **__):
+        if step == "Shards.forget":  # in the middle of it
+            (begun / "shard-00002.json").unlink()
+        raise KeyboardInterrupt
+
+    begun = tmp_path / "data" / "jdml_cub200" / "incomplete.1.0.0"
+    with monkeypatch.context() as patched:
+        patched.setattr(f"jdml.datasets.writing.{step}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.prepare("cub200", files, data_dir=tmp_path / "data")
+    assert told(files, tmp_path / "data")[0] == (8 if step == "Shards.forget" else 12)
+    splits = datasets.load("cub200", data_dir=tmp_path / "data", image_size=4)
+    for split in (splits.train, splits.test):
+        reds = split.fetch(range(len(split)))[:, 2, 2, 0].astype(int)
+        assert np.abs(reds - 10 * split.labels).max() <= 3
+
+
+def test_an_error_keeps_what_is_whole(tiny, shards_of_four, tmp_path):
+    fakes.unpacked(tmp_path / "files", fakes.cub200_tree())
+    broken = next((tmp_path / "files").rglob("Bird_4_0002.jpg"))
+    content = broken.read_bytes()
+    broken.write_bytes(content[:300])
+    with pytest.raises(ValueError, match=r"Bird_4_0002.jpg cannot be decoded"):
+        datasets.prepare("cub200", tmp_path / "files", data_dir=tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+        datasets.prepare("cub200", tmp_path / "nowhere", data_dir=tmp_path / "data")
+    broken.unlink()
+    broken.symlink_to(broken)
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links.*Bird_4_0002.jpg"):
+        datasets.prepare("cub200", tmp_path / "files", data_dir=tmp_path / "data")
+    (notes,) = (tmp_path / "data").rglob("shard-00002.json")
+    assert notes.is_file()
+
+
+def test_what_was_begun_goes_on_beside_other_files(tiny, shards_of_four, tmp_path):
+    """In a folder for everything, which is the folder of data sets as well."""
+    fakes.unpacked(tmp_path, fakes.cub200_tree())
+    stopped(tmp_path, tmp_path, after=8)
+    (tmp_path / "invoice.pdf").write_bytes(b"100")
+    assert told(tmp_path, tmp_path)[:2] == [8, 10]
+
+
+@pytest.mark.parametrize("change", ["picture", "table"])
+def test_what_was_begun_with_other_content_begins_anew(change, tiny, shards_of_four, tmp_path):
+    fakes.unpacked(tmp_path / "files", fakes.cub200_tree())
+    stopped(tmp_path / "files", tmp_path / "data", after=8)
+    name = {"picture": "Bird_1_0000.jpg", "table": "classes.txt"}[change]
+    path = next((tmp_path / "files").rglob(name))
+    path.write_bytes(path.read_bytes().replace(b"Bird", b"bird") + b"\n")
+    assert told(tmp_path / "files", tmp_path / "data")[0] == 2
 
 
 def test_what_is_killed_goes_on(tiny, shards_of_four, tmp_path):

@@ -168,7 +168,8 @@ def prepare(
     merged and split anew as the protocol says.
 
     Nothing is downloaded here; `python -m experiments.prepare` also does that. What is there
-    already stays as it is. What is stopped in the middle is never read; called again, it goes on.
+    already stays as it is. What is stopped in the middle, or by an error, is never read; called
+    again with the same files, it goes on.
 
     Args:
       name: one of `known()` or `known_pairs()`.
@@ -179,6 +180,7 @@ def prepare(
     Raises:
       ValueError: an unknown name, files that cannot be unpacked or decoded, wrong counts.
       FileNotFoundError: files that are not there.
+      OSError: files that cannot be read.
 
     Example:
       >>> prepare("imagenet", "downloads")  # doctest: +ELLIPSIS
@@ -194,8 +196,7 @@ def prepare(
     if store.is_there(protocol, data_dir):
         return
     places = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    find = lambda: _found(protocol, places, tell)
-    writing.write(protocol, find, data_dir, tell, places=places)
+    writing.write(protocol, lambda: _found(protocol, places, tell), data_dir, tell)
 
 
 def _found(protocol: Protocol, places: Sequence[Any], tell: Any) -> Contents:
@@ -223,4 +224,4 @@ def _found(protocol: Protocol, places: Sequence[Any], tell: Any) -> Contents:
         ) from error
     if found.pictures is None:
         found = dataclasses.replace(found, pictures=files.stream(found.entries.keys()))
-    return found
+    return dataclasses.replace(found, stamp=files.stamp(found.entries.keys()))

@@ -71,6 +71,10 @@ def contents(folder: str | os.PathLike[str], merge: Merge) -> Contents:
         entries,
         features[merge.group].names if merge.group else (),
         _pictures(sources),
+        stamp=[
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+            for path in sorted(pathlib.Path(folder).iterdir())
+        ],
     )
     return found if all(merge.parts.values()) else halves(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jdml.datasets.sources import Files
 
@@ -87,6 +87,7 @@ class Contents:
       groups: names of what classes belong to; empty where a data set has no such thing.
       pictures: (path, encoded picture) for data sets that pack them in a form of their own.
       pairs: of a verification protocol.
+      stamp: what JSON holds, another one where the files have changed.
     """
 
     classes: Sequence[str]
@@ -94,6 +95,7 @@ class Contents:
     groups: Sequence[str] = ()
     pictures: Iterable[tuple[str, bytes]] | None = None
     pairs: Sequence[Pair] = ()
+    stamp: Any = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -17,8 +18,8 @@ class Shards:
     """Pictures written one after the other, each shard noted once it is whole.
 
     A note holds the paths of the pictures in a shard and TFDS's own record of all shards so far.
-    What was begun with the same plan is taken up after its last noted shard; all else in the
-    folder is removed.
+    What was begun with the same plan is taken up after its last noted shard; what was begun with
+    another one is removed.
 
     Args:
       folder: of this data set while it is not whole.
@@ -67,21 +68,30 @@ class Shards:
         os.replace(beside, self._folder / _NOTES.replace("*", f"{number:05d}"))
 
     def close(self) -> None:
-        """Writes what is left, and removes the notes."""
+        """Writes what is left."""
         self._writer.close_all()
         (self._folder / "metadata.json").unlink(missing_ok=True)  # empty, of a writer that went on
-        for note in self._folder.glob(_NOTES):
+
+    def forget(self) -> None:
+        """Removes the notes, the last one first: those that are left are of the first shards."""
+        for note in sorted(self._folder.glob(_NOTES), reverse=True):
             note.unlink()
+
+
+def any_whole(folder: pathlib.Path) -> bool:
+    """Whether a shard in a folder is noted as whole."""
+    return any(folder.glob(_NOTES))
 
 
 def _noted(folder: pathlib.Path, plan: str, split: str) -> Iterator[dict[str, Any]]:
     """The notes of this plan whose shards are whole, up to the first that is not."""
-    for number, path in enumerate(sorted(folder.glob(_NOTES))):
+    for number in itertools.count():
+        path = folder / _NOTES.replace("*", f"{number:05d}")
         try:
             note = json.loads(path.read_text())
             if note["plan"] != plan or _length(folder, split, number) != len(note["paths"]):
                 return
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return
         yield note
 
@@ -90,7 +100,7 @@ def _length(folder: pathlib.Path, split: str, number: int) -> int:
     """How many records a shard holds; after the machine's fall that may be none."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-    (path,) = folder.glob(f"*-{split}.array_record-{number:05d}")
+    (path,) = folder.glob(f"*-{split}.array_record-{number:05d}")  # or ValueError
     try:
         with ArrayRecordDataSource([os.fspath(path)]) as source:
             return len(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import lzma
 import os
 import pathlib
@@ -11,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _ZIPPED, _TARRED = (".zip",), (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -19,6 +20,8 @@ _BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError,
     gzip.BadGzipFile, NotImplementedError,
 )  # fmt: skip
+Stamp = tuple[str, int, int]
+"""Name, size in bytes and time of a file: another one where its content is another."""
 _SMALL = 1 << 24  # bytes; larger texts in a tar archive are not kept at hand
 
 
@@ -32,6 +35,8 @@ class _Store(Protocol):
     def read(self, name: str) -> bytes: ...
 
     def stream(self, wanted: Callable[[str], str | None]) -> Iterator[tuple[str, bytes]]: ...
+
+    def stamps(self, wanted: Callable[[str], str | None]) -> Iterator[Stamp]: ...
 
 
 class Files:
@@ -58,6 +63,7 @@ class Files:
     ) -> None:
         self._known = frozenset(archives)
         self._stores: list[_Store] = []
+        self._read: dict[str, str] = {}  # the hash of what was read at once
         for place in map(pathlib.Path, places):
             if place.is_dir():
                 inside = _Folder(place)
@@ -99,7 +105,9 @@ class Files:
             found = sorted((n for n in store.names() if _ends(n, end)), key=len)
             if found:
                 with _unpacking(store.path):
-                    return store.read(found[0])
+                    content = store.read(found[0])
+                self._read[end] = hashlib.sha256(content).hexdigest()
+                return content
         places = ", ".join(str(store.path) for store in self._stores)
         raise FileNotFoundError(f"data: no {end} in {places or 'what was given'}")
 
@@ -125,17 +133,7 @@ class Files:
         Raises:
           ValueError: an archive that cannot be unpacked.
         """
-        left = set(ends)
-
-        def wanted(name: str) -> str | None:
-            found = name if name in left else None
-            while found is None and "/" in name:
-                name = name.partition("/")[2]
-                found = name if name in left else None
-            if found is not None:
-                left.remove(found)
-            return found
-
+        left, wanted = _wanted(ends)
         for store in self._stores:
             if not left:
                 return
@@ -144,6 +142,41 @@ class Files:
                     yield found
                     if not left:
                         break
+
+    def stamp(self, ends: Collection[str]) -> list[Any]:
+        """What tells whether the files are still those that they were.
+
+        Args:
+          ends: of the paths that `stream` will be asked for.
+
+        Returns:
+          A list that JSON holds: of the archives, of the files of these ends in folders, and of
+          the content that `read` and `text` have given.
+        """
+        _, wanted = _wanted(ends)
+        stamps = {stamp for store in self._stores for stamp in store.stamps(wanted)}
+        return [sorted(stamps), sorted(self._read.items())]
+
+
+def _wanted(ends: Collection[str]) -> tuple[set[str], Callable[[str], str | None]]:
+    """Ends that no path had so far, and a function that takes that of a path away from them."""
+    left = set(ends)
+
+    def wanted(name: str) -> str | None:
+        found = name if name in left else None
+        while found is None and "/" in name:
+            name = name.partition("/")[2]
+            found = name if name in left else None
+        if found is not None:
+            left.remove(found)
+        return found
+
+    return left, wanted
+
+
+def _stamp(path: pathlib.Path, name: str) -> Stamp:
+    stat = path.stat()
+    return name, stat.st_size, stat.st_mtime_ns
 
 
 def _ends(name: str, end: str) -> bool:
@@ -210,8 +243,23 @@ class _Folder:
             if (end := wanted(name)) is not None:
                 yield end, self.read(name)
 
+    def stamps(self, wanted: Callable[[str], str | None]) -> Iterator[Stamp]:
+        for name in self.names():
+            if (end := wanted(name)) is not None:
+                yield _stamp(self.locate(name), end)
 
-class _Single:
+
+class _Packed:
+    """An archive, which is taken as a whole."""
+
+    path: pathlib.Path
+
+    def stamps(self, wanted: Callable[[str], str | None]) -> Iterator[Stamp]:
+        del wanted  # to look for it may take as long as to unpack all
+        yield _stamp(self.path, self.path.name)
+
+
+class _Single(_Packed):
     """One file that is no archive."""
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -229,7 +277,7 @@ class _Single:
             yield end, self.read(end)
 
 
-class _Zip:
+class _Zip(_Packed):
     """A zip archive, whose files can be read in any order."""
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -251,7 +299,7 @@ class _Zip:
                 yield end, self.read(name)
 
 
-class _Tar:
+class _Tar(_Packed):
     """A tar archive, packed or not, which is read from its beginning each time.
 
     The first look at it keeps its names and its small files that are no pictures.

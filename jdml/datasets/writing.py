@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 import io
 import itertools
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from jdml.datasets.images import cores
 from jdml.datasets.prepared import turn
 from jdml.datasets.protocol import Contents, Pair, Protocol
-from jdml.datasets.shards import Shards
+from jdml.datasets.shards import Shards, any_whole
 from jdml.datasets.store import SPLIT, TABLE, check_size, is_there, place
 
 _AT_ONCE = 256  # pictures checked and written at once
@@ -36,43 +37,44 @@ def write(
     find: Callable[[], Contents],
     data_dir: str | os.PathLike[str] | None,
     tell: Progress = lambda what, done, total: None,
-    *,
-    places: Sequence[str | os.PathLike[str]] = (),
 ) -> None:
     """Prepares a protocol from what its data set is found to hold, unless it is there.
 
     It is written into a folder of another name, counted, and renamed: whatever stops it, what is
-    read later is whole. Where it was stopped it goes on with the next shard, if it finds the same
-    tables in the same places; after an error nothing is left. Processes that come at once take
-    turns.
+    read later is whole. Shards that are whole stay; the next attempt goes on after them, if it
+    finds the same tables and files. Processes that come at once take turns.
 
     Args:
       protocol: which.
       find: looks through the files of its authors.
       data_dir: folder of TFDS.
       tell: is told how far it is.
-      places: files and folders that `find` looks through.
 
     Raises:
       ValueError: pictures that are missing or cannot be decoded, counts that are not those of the
         protocol, or a folder that cannot be written.
       FileNotFoundError: a table that is not among the files.
+      OSError: a file that cannot be read.
     """
     folder = place(protocol, data_dir)
     with _writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with turn(folder.parent / ".lock"):
-            if is_there(protocol, data_dir):
-                return
-            beside = folder.with_name(f"incomplete.{folder.name}")
-            for left in {*folder.parent.glob("incomplete.*"), folder} - {beside}:
-                shutil.rmtree(left, ignore_errors=True)
-            try:
-                _fill(protocol, find, beside, tell, _seen(places))
+        lock = contextlib.ExitStack()
+        lock.enter_context(turn(folder.parent / ".lock"))
+    with lock:
+        if is_there(protocol, data_dir):
+            return
+        beside = folder.with_name(f"incomplete.{folder.name}")
+        for left in {*folder.parent.glob("incomplete.*"), folder} - {beside}:
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            _fill(protocol, find, beside, tell)
+            with _writing(folder):
                 os.replace(beside, folder)
-            except Exception:  # not where somebody stops it
+        except BaseException:
+            if not any_whole(beside):
                 shutil.rmtree(beside, ignore_errors=True)
-                raise
+            raise
 
 
 @contextlib.contextmanager
@@ -80,8 +82,6 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
     """Turns what the system says of a folder into a line that names it."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise ValueError(
             f"data_dir: cannot write to {folder} ({error.strerror or error}); "
@@ -89,58 +89,51 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _seen(places: Iterable[str | os.PathLike[str]]) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files that are named and of all in the folders that are named."""
-    paths = [pathlib.Path(place) for place in places]
-    inside = [path for folder in paths if folder.is_dir() for path in sorted(folder.iterdir())]
-    stats = [(str(path.absolute()), path.stat()) for path in (*paths, *inside) if path.exists()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-
-
-def _plan(protocol: Protocol, contents: Contents, seen: object) -> str:
+def _plan(protocol: Protocol, contents: Contents) -> str:
     """Another one where anything would be written otherwise."""
     what = (
-        (protocol.name, protocol.version, protocol.channels, _AT_ONCE, _BATCHES_OF_A_SHARD, seen),
-        (list(contents.classes), list(contents.groups)),
+        (protocol.name, protocol.version, protocol.channels, _AT_ONCE, _BATCHES_OF_A_SHARD),
+        (list(contents.classes), list(contents.groups), contents.stamp),
         sorted(contents.entries.items()),
     )
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
 def _fill(
-    protocol: Protocol,
-    find: Callable[[], Contents],
-    folder: pathlib.Path,
-    tell: Progress,
-    seen: object,
+    protocol: Protocol, find: Callable[[], Contents], folder: pathlib.Path, tell: Progress
 ) -> None:
     tell("reading the tables", 0, 0)
     contents = _in_training_order(find())
     total = len(contents.entries)
     _check_entries(protocol, contents)
     parts = sorted({entry.part for entry in contents.entries.values()})
-    info = _info(protocol, contents, parts, folder)
-    size = _AT_ONCE * _BATCHES_OF_A_SHARD
-    shards = Shards(folder, _plan(protocol, contents, seen), info, SPLIT, size)
+    with _writing(folder):
+        info = _info(protocol, contents, parts, folder)
+        size = _AT_ONCE * _BATCHES_OF_A_SHARD
+        shards = Shards(folder, _plan(protocol, contents), info, SPLIT, size)
     done = frozenset(shards.paths)
     if done:
         tell("writing pictures", len(done), total)
     for some in _checked(picture for picture in contents.pictures or () if picture[0] not in done):
-        entries = [(path, content, contents.entries[path]) for path, content in some]
-        shards.add([
-            {"image": io.BytesIO(content), "label": entry.label, "part": entry.part,
-             "group": entry.group, "path": path}
-            for path, content, entry in entries
-        ])  # fmt: skip
+        with _writing(folder):
+            shards.add([_record(contents, *picture) for picture in some])
         tell("writing pictures", len(shards.paths), total)
-    shards.close()
     if len(shards.paths) < total:
         left = sorted(set(contents.entries) - set(shards.paths))
         raise ValueError(
             f"data: {protocol.name} lacks {len(left)} of {total} pictures, the first is {left[0]}"
         )
     table: Any = _table(contents, shards.paths, parts)
-    np.savez_compressed(folder / TABLE, **table)
+    with _writing(folder):
+        shards.close()
+        np.savez_compressed(folder / TABLE, **table)
+        shards.forget()
+
+
+def _record(contents: Contents, path: str, content: bytes) -> dict[str, Any]:
+    entry = contents.entries[path]
+    numbers = {"label": entry.label, "part": entry.part, "group": entry.group}
+    return {"image": io.BytesIO(content), "path": path, **numbers}
 
 
 def _in_training_order(contents: Contents) -> Contents:
@@ -150,7 +143,7 @@ def _in_training_order(contents: Contents) -> Contents:
     new = {old: label for label, old in enumerate(order)}
     entries = {p: e._replace(label=new[e.label]) for p, e in contents.entries.items()}
     classes = [contents.classes[old] for old in order]
-    return Contents(classes, entries, contents.groups, contents.pictures, contents.pairs)
+    return dataclasses.replace(contents, classes=classes, entries=entries)
 
 
 def _check_entries(protocol: Protocol, contents: Contents) -> None:
@@ -210,7 +203,7 @@ def _check_picture(picture: tuple[str, bytes]) -> None:
         with Image.open(io.BytesIO(content)) as image:
             image.draft(None, (image.width // 8, image.height // 8))
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"data: {path} cannot be decoded ({error}); fetch it again") from error
 
 
