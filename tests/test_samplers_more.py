@@ -13,6 +13,7 @@ from jdml.samplers import (
     ClassBalanced,
     Hierarchical,
     NoDuplicates,
+    Sequential,
     Weighted,
     WeightedClasses,
     class_weights,
@@ -246,6 +247,70 @@ def test_weights_of_the_user_choose_classes_and_0_leaves_one_out():
         sampler = WeightedClasses(LABELS, 4, 2, weights=weights)
     seen = set(np.concatenate([LABELS[sampler(i)] for i in range(200)]).tolist())
     assert seen == set(range(23)) - {4, 5}
+
+
+@pytest.mark.parametrize(
+    ("weights", "size", "chance"),
+    [
+        (np.full(10, 1e308), 2, np.full(10, 0.2)),
+        ([5e-324] * 4 + [1.0], 2, [0.25] * 4 + [1.0]),
+        ([5e-324, 5e-324, 1e308], 3, [1.0] * 3),
+        ([1e308, 1e308, 0.0, 5e-324], 2, [1.0, 1.0, 0.0, 0.0]),
+    ],
+)
+def test_weights_as_large_or_small_as_floats_go_fill_batches(weights, size, chance):
+    sampler = Weighted(weights, batch_size=size)
+    np.testing.assert_allclose(sampler._chances, chance)
+    assert all(len(set(sampler(i))) == size for i in range(20))
+    labels = np.arange(len(weights))
+    classes = WeightedClasses(labels, size, 1, weights=weights)
+    assert all(len(set(classes(i))) == size for i in range(20))
+
+
+def test_a_class_of_weight_0_is_not_warned_of():
+    labels = np.array([0, 0, 1, 1, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WeightedClasses(labels, 2, 2, weights=[1, 1, 0])
+    with pytest.warns(UserWarning, match="1 of 2 classes have fewer than per_class = 2 rows"):
+        WeightedClasses(labels, 2, 2, weights=[1, 0, 1])
+
+
+NUMBERS = {
+    ClassBalanced: ("classes_per_batch", "per_class", "seed"),
+    Hierarchical: ("groups_per_batch", "classes_per_batch", "per_class", "seed"),
+    WeightedClasses: ("classes_per_batch", "per_class", "seed"),
+    NoDuplicates: ("batch_size", "seed"),
+    Weighted: ("batch_size", "seed"),
+    Sequential: ("size", "batch_size"),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, name) for k in NUMBERS for name in NUMBERS[k]])
+def test_numbers_that_are_no_counts_are_refused_at_once(kind, name):
+    data = {
+        Hierarchical: (np.arange(40) % 8, np.arange(40) % 4),
+        Weighted: (np.ones(40),),
+        Sequential: (),
+    }.get(kind, (np.arange(40) % 8,))
+    given = dict.fromkeys(NUMBERS[kind], 2)
+    sampler = kind(*data, **{one: np.int64(value) for one, value in given.items()})
+    sampler(np.int64(0))
+    for wrong in (1.5, 2.0, "2", None):
+        with pytest.raises(TypeError, match=f"{name}: got {wrong!r}, expected an integer"):
+            kind(*data, **{**given, name: wrong})
+    with pytest.raises(ValueError, match=rf"{name}: got -1, expected \d or more"):
+        kind(*data, **{**given, name: -1})
+    with pytest.raises(TypeError, match=r"i: got 1\.5, expected an integer"):
+        sampler(1.5)
+
+
+@pytest.mark.parametrize("power", [np.nan, np.inf, "1"])
+def test_a_power_that_is_no_number_is_refused(power):
+    with pytest.raises(ValueError, match=r"power: got .*, expected a finite number"):
+        WeightedClasses(LABELS, 4, 2, power=power)
+    with pytest.raises(ValueError, match=r"power: got .*, expected a finite number"):
+        class_weights(LABELS, power)
 
 
 def test_weights_that_do_not_fit_are_refused():

@@ -30,13 +30,13 @@ class ClassBalanced(Batches):
       labels: [N] integer classes; rows with a negative label are never taken.
       classes_per_batch: P, at least 2 and at most the number of classes.
       per_class: K, at least 1. Pair losses find no positive with 1.
-      seed: of all randomness.
+      seed: of all randomness, 0 or more.
       small_classes: "repeat" rows of classes with fewer than K, with one warning, or "drop" these
         classes.
 
     Raises:
-      ValueError: fewer than two classes, or more a batch than there are.
-      TypeError: labels that are not integers.
+      ValueError: fewer than two classes, more a batch than there are, or a number below its least.
+      TypeError: labels or numbers that are not integers.
 
     Example:
       >>> sampler = ClassBalanced(np.array([0, 0, 1, 1, 2, 2]), classes_per_batch=2, per_class=2)
@@ -53,7 +53,7 @@ class ClassBalanced(Batches):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", batches.integers("labels", self.labels))
-        batches.check_least(self, classes_per_batch=2, per_class=1)
+        batches.check_least(self, classes_per_batch=2, per_class=1, seed=0)
         batches.check_small_classes(self.small_classes)
         every = batches.rows_by_class(self.labels)
         batches.check_classes(self, every, self._rows_by_class, stacklevel=4)

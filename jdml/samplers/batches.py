@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import Any, Literal
 
@@ -75,15 +76,25 @@ class Batches:
 
 def check_number(i: int) -> None:
     """A batch's number, from 0."""
+    check_integer("i", i)
     if i < 0:
         raise ValueError(f"i: got {i}, expected 0 or more")
 
 
 def check_least(sampler: Any, **least: int) -> None:
-    """Attributes that have a least value."""
+    """Attributes that are integers and have a least value."""
     for name, value in least.items():
+        check_integer(name, getattr(sampler, name))
         if getattr(sampler, name) < value:
             raise ValueError(f"{name}: got {getattr(sampler, name)}, expected {value} or more")
+
+
+def check_integer(name: str, value: Any) -> None:
+    """An integer of any kind."""
+    try:
+        operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, expected an integer") from None
 
 
 def integers(name: str, labels: Any) -> np.ndarray:

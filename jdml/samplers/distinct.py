@@ -28,12 +28,12 @@ class NoDuplicates(Batches):
       keys: [N], or [N, L] for L keys a row, integers or strings: rows with an equal key in any
         column never meet. Rows with a negative integer are never taken.
       batch_size: B, at least 2 and at most the number of different keys.
-      seed: of all randomness.
+      seed: of all randomness, 0 or more.
 
     Raises:
       ValueError: fewer keys than a batch has rows, or (from a batch, with several columns) no
         rows left that share none.
-      TypeError: keys that are neither integers nor strings.
+      TypeError: keys that are neither integers nor strings, or numbers that are not integers.
 
     Example:
       >>> queries = np.array([0, 0, 1, 1, 2, 3])
@@ -54,7 +54,7 @@ class NoDuplicates(Batches):
                 "[N, L]"
             )
         object.__setattr__(self, "keys", keys)
-        batches.check_least(self, batch_size=2)
+        batches.check_least(self, batch_size=2, seed=0)
         fewest = min((len(np.unique(column)) for column in self._columns.T), default=0)
         if self.batch_size > fewest:
             raise ValueError(

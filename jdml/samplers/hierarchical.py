@@ -32,13 +32,13 @@ class Hierarchical(Batches):
       groups_per_batch: G, at least 1 and at most the number of groups.
       classes_per_batch: P, at least 2, a multiple of G.
       per_class: K, at least 1.
-      seed: of all randomness.
+      seed: of all randomness, 0 or more.
       small_classes: "repeat" rows of classes with fewer than K, with one warning, or "drop" these
         classes.
 
     Raises:
       ValueError: a class in two groups, too few classes or groups, or P no multiple of G.
-      TypeError: labels or groups that are not integers.
+      TypeError: labels, groups or numbers that are not integers.
 
     Example:
       >>> labels = np.repeat(np.arange(8), 2)
@@ -67,7 +67,7 @@ class Hierarchical(Batches):
             raise ValueError(
                 f"groups: got {self.groups.shape}, expected one a label, {self.labels.shape}"
             )
-        batches.check_least(self, classes_per_batch=2, per_class=1, groups_per_batch=1)
+        batches.check_least(self, classes_per_batch=2, per_class=1, groups_per_batch=1, seed=0)
         batches.check_small_classes(self.small_classes)
         if self.classes_per_batch % self.groups_per_batch:
             raise ValueError(

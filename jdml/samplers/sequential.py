@@ -35,6 +35,7 @@ class Sequential:
 
     def __call__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows [B], where bool [B]) of batch i; the last is filled up with row 0, masked."""
+        batches.check_integer("i", i)
         if not 0 <= i < len(self):
             raise ValueError(f"i: got {i}, expected 0 to {len(self) - 1}")
         rows = np.arange(i * self.batch_size, (i + 1) * self.batch_size)

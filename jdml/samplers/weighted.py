@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ def class_weights(labels: Any, power: float = 0.5) -> np.ndarray:
       [0.5   0.125 0.125 0.125 0.125]
     """
     labels = batches.integers("labels", labels)
+    _check_power(power)
     weights = np.zeros(len(labels))
     for rows in batches.rows_by_class(labels):
         weights[rows] = len(rows) ** (power - 1.0)
@@ -47,10 +50,11 @@ class Weighted(Batches):
     Attributes:
       weights: [N] numbers of 0 or more; a row of weight 0 is never taken.
       batch_size: B, at most the number of rows with a weight.
-      seed: of all randomness.
+      seed: of all randomness, 0 or more.
 
     Raises:
-      ValueError: a negative or infinite weight, or fewer rows than a batch has.
+      ValueError: a negative or infinite weight, fewer rows than a batch has, or a negative seed.
+      TypeError: numbers that are not integers.
 
     Example:
       >>> sampler = Weighted(np.array([1.0, 0.0, 2.0, 3.0]), batch_size=2)
@@ -64,7 +68,7 @@ class Weighted(Batches):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", _checked("weights", self.weights))
-        batches.check_least(self, batch_size=1)
+        batches.check_least(self, batch_size=1, seed=0)
         rows = int(np.count_nonzero(self.weights))
         if self.batch_size > rows:
             raise ValueError(
@@ -109,13 +113,14 @@ class WeightedClasses(Batches):
       power: a class of n rows has weight n to this power: 1 is its frequency, 0.5 the square root
         of it, 0 makes all classes equal.
       weights: [C] the weight of each label from 0 to C - 1, in the place of `power`.
-      seed: of all randomness.
+      seed: of all randomness, 0 or more.
       small_classes: "repeat" rows of classes with fewer than K, with one warning, or "drop" these
         classes.
 
     Raises:
-      ValueError: too few classes, or weights that do not fit the labels.
-      TypeError: labels that are not integers.
+      ValueError: too few classes, weights that do not fit the labels, an infinite power, or a
+        number below its least.
+      TypeError: labels or numbers that are not integers.
 
     Example:
       >>> labels = np.array([0] * 8 + [1] * 2 + [2] * 2)
@@ -134,8 +139,9 @@ class WeightedClasses(Batches):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", batches.integers("labels", self.labels))
-        batches.check_least(self, classes_per_batch=2, per_class=1)
+        batches.check_least(self, classes_per_batch=2, per_class=1, seed=0)
         batches.check_small_classes(self.small_classes)
+        _check_power(self.power)
         if self.weights is not None:
             weights = _checked("weights", self.weights)
             most = int(self.labels.max(initial=-1))
@@ -144,15 +150,18 @@ class WeightedClasses(Batches):
                     f"weights: got {len(weights)}, expected {most + 1} or more, one a label"
                 )
             object.__setattr__(self, "weights", weights)
+        batches.check_classes(self, self._weighted(), self._rows_by_class, stacklevel=4)
+
+    def _weighted(self) -> list[np.ndarray]:
+        """The rows of each class that has a weight."""
         every = batches.rows_by_class(self.labels)
-        batches.check_classes(self, every, self._rows_by_class, stacklevel=4)
+        if self.weights is None:
+            return every
+        return [rows for rows in every if self.weights[self.labels[rows[0]]] > 0]
 
     @functools.cached_property
     def _rows_by_class(self) -> list[np.ndarray]:
-        every = batches.rows_by_class(self.labels)
-        if self.weights is not None:
-            every = [rows for rows in every if self.weights[self.labels[rows[0]]] > 0]
-        return batches.large_enough(every, self.per_class, self.small_classes)
+        return batches.large_enough(self._weighted(), self.per_class, self.small_classes)
 
     @functools.cached_property
     def _chances(self) -> np.ndarray:
@@ -192,6 +201,9 @@ def chances(weights: np.ndarray, count: int) -> np.ndarray:
     sure = np.zeros(len(weights), bool)
     while True:
         rest = weights * ~sure
+        # The largest to about 1, so that no sum passes what a float holds; a power of two rounds
+        # nothing, and batches are those of the weights as given.
+        rest = np.ldexp(rest, -np.frexp(rest.max())[1])
         left = count - int(sure.sum())
         chance = np.where(sure, 1.0, rest * (left / rest.sum()) if left and rest.any() else 0.0)
         over = ~sure & (chance >= 1.0 - 1e-9)
@@ -213,6 +225,11 @@ def draw(rng: np.random.Generator, chance: np.ndarray) -> np.ndarray:
     teeth = rng.random() + np.arange(count)
     hit = np.searchsorted(ends, np.minimum(teeth, ends[-1]), "left") if count else []
     return rng.permutation(np.concatenate([sure, order[hit]]).astype(np.int64))
+
+
+def _check_power(power: Any) -> None:
+    if not isinstance(power, numbers.Real) or not math.isfinite(power):
+        raise ValueError(f"power: got {power!r}, expected a finite number")
 
 
 def _checked(name: str, weights: Any) -> np.ndarray:
