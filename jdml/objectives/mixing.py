@@ -97,8 +97,7 @@ def _against_mixtures(
     key: Array, embeddings: Array, batch: Batch, axis_name: Any, **options: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The batch with the degrees of its pairs with mixtures, and the mixtures as references."""
-    labels, where, weights = (batch.get(name) for name in ("labels", "where", "weights"))
-    assert labels is not None
+    labels, where, weights = batch["labels"], batch.get("where"), batch.get("weights")
     exists = labels >= 0 if where is None else where & (labels >= 0)
     rows, classes, there = (gather(x, axis_name) for x in (embeddings, labels, exists))
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(rows.shape[0]))
