@@ -134,6 +134,14 @@ def test_variance_keeps_its_digits_far_from_zero():
     np.testing.assert_allclose(variance, np.var(np.asarray(x, np.float64), axis=0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_moments_of_half_precision_count_beyond_its_largest_number(dtype):
+    x = jnp.full((2, 256, 256, 1), 3.0, dtype)
+    mean, variance, count = encoders.moments(x)
+    assert (float(mean[0]), float(variance[0]), float(count)) == (3.0, 0.0, 2 * 256 * 256)
+    assert {x.dtype for x in (mean, variance, count)} == {jnp.dtype("float32")}
+
+
 # ---------------------------------------------------------------- neck
 
 

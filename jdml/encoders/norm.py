@@ -36,12 +36,13 @@ def moments(
     numbers of existing rows give what one device would give on the whole batch.
 
     Args:
-      x: [B, ..., D].
+      x: [B, ..., D]; half precision is lifted to float32, in which a count of pixels fits.
       where: bool [B]; the row exists.
       axis_name: mapped batch axis.
 
     Returns:
-      Mean [D], variance [D] (0 without a row), and the number of values behind them.
+      Mean [D], variance [D] (0 without a row), and the number of values behind them, at least
+      float32.
 
     Example:
       >>> x = jnp.array([[1.0], [3.0], [jnp.nan]])
@@ -49,6 +50,7 @@ def moments(
       >>> print(mean, variance, count)
       [2.] [1.] 2.0
     """
+    x = at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
     places = x.size // max(x.shape[0] * x.shape[-1], 1)  # of one row, such as pixels
     exists = jnp.ones(x.shape[:1], bool) if where is None else where
