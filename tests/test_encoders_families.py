@@ -123,7 +123,7 @@ def test_frozen_norms_stay_and_all_else_learns(name):
         norm = "kernel" not in key and "prelu" not in key and "Neck_0" not in key
         if norm:
             np.testing.assert_array_equal(old, new, err_msg=key)
-        elif "kernel" in key and name == "iresnet":
+        elif "kernel" in key:
             assert (old != new).any(), key
     for (path, old), new in zip(
         jax.tree_util.tree_leaves_with_path(before.encoder_state),
@@ -131,6 +131,24 @@ def test_frozen_norms_stay_and_all_else_learns(name):
     ):
         key = jax.tree_util.keystr(path)
         assert bool((old == new).all()) == ("Neck_0" not in key), key
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_residual_branches_learn_with_frozen_norms_and_else_begin_as_nothing(frozen):
+    module = SMALL["resnet"](4, frozen_norm=frozen)
+    variables = draw(module)
+    last = variables["params"]["layer1_0"]["bn3"]["scale"]
+    assert bool(last.any()) == frozen
+
+    def loss(params):
+        rows, _ = module.apply(
+            {**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"]
+        )
+        return (rows**2).sum()
+
+    gradients = jax.jit(jax.grad(loss))(variables["params"])["layer1_0"]
+    learns = [bool(gradients[f"conv{i}"]["kernel"].any()) for i in (1, 2, 3)]
+    assert learns == [frozen] * 3  # free ones learn once the scale has moved
 
 
 def test_a_frozen_norm_is_that_of_evaluation_even_in_training():

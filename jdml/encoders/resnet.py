@@ -94,8 +94,9 @@ class Residual(nn.Module):
         y, last = x, len(self.layers)
         for i, (size, stride, width) in enumerate(self.layers, 1):
             y = convolution(width, size, stride, dtype=self.dtype, name=f"conv{i}")(y)
-            # The block begins as the identity.
-            start = nn.initializers.zeros if i == last else nn.initializers.ones
+            # The block begins as the identity, unless its scale could never leave zero.
+            begins = i == last and not self.frozen_norm
+            start = nn.initializers.zeros if begins else nn.initializers.ones
             y = norm(scale_init=start, name=f"bn{i}")(y, **shared)
             y = nn.relu(y) if i < last else y
         if x.shape != y.shape:
