@@ -11,6 +11,7 @@ of timm_cases.py.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import pathlib
 
@@ -69,6 +70,22 @@ def torch_files() -> None:
         torch.save(saved, DATA / name, _use_new_zipfile_serialization=new)
 
 
+class Named(torch.Tensor):
+    """A tensor of a class of its own."""
+
+
+def torch_objects() -> None:
+    """Weights as tensors of other kinds, beside what is none."""
+    rows = torch.arange(3.0)
+    learned, noted = torch.nn.Parameter(rows.clone()), rows.clone()
+    learned.decays = noted.decays = False  # pyright: ignore[reportAttributeAccessIssue]
+    saved = {"plain": rows, "learned": learned, "noted": noted, "named": rows.as_subclass(Named)}
+    several = collections.defaultdict(list, {"kept": rows})
+    saved |= {"args": argparse.Namespace(epochs=3), "several": several, 7: "a text"}
+    torch.save(saved, DATA / "objects.pth")
+
+
 if __name__ == "__main__":
     np.savez_compressed(DATA / "timm_goldens.npz", **random_ones(), **pretrained_one())
     torch_files()
+    torch_objects()

@@ -14,6 +14,8 @@ from timm_cases import CASES, WHOLE, blank, embed, images, weight, weights
 from timm_pictures import grace_hopper
 
 from jdml import encoders, losses, objectives, training
+from jdml.encoders import state_dict
+from jdml.encoders import weights as weight_files
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -161,6 +163,26 @@ def test_files_of_pytorch_are_read_without_it():
             np.testing.assert_array_equal(found[name], array, err_msg=f"{file}: {name}")
 
 
+def test_what_is_no_plain_array_of_a_checkpoint_is_read_or_left_out():
+    """Parameters and tensors with attributes or a class of their own, beside settings."""
+    rows = np.arange(3.0)
+    raw = encoders.read_torch(DATA / "objects.pth")
+    assert str(raw["args"]) == "<not read>"
+    np.testing.assert_array_equal(raw["several"]["kept"], rows)
+    found = encoders.read_weights(DATA / "objects.pth")
+    assert sorted(found) == ["learned", "named", "noted", "plain"]
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, rows, err_msg=name)
+
+
+def test_a_checkpoint_without_weights_at_hand_says_what_it_has():
+    """As DINO's, whose weights are one level further in."""
+    message = r"^source: got no arrays, but \['7', 'args', 'student'\], expected weights by name$"
+    inside = {"student": {"a": np.zeros(1)}, "args": state_dict.Unread(), 7: np.array(["text"])}
+    with pytest.raises(ValueError, match=message):
+        encoders.read_weights(inside)
+
+
 def test_no_code_of_a_file_runs(tmp_path):
     class Harm:
         def __reduce__(self):
@@ -196,6 +218,19 @@ def test_safetensors_and_the_cache_of_the_hub(tmp_path, monkeypatch):
     safetensors.save_file({"conv1.weight": expected}, folder / "model.safetensors")
     for name in ("resnet18", "resnet18.a1_in1k", "timm/resnet18.a1_in1k"):
         np.testing.assert_array_equal(encoders.read_weights(name)["conv1.weight"], expected)
+
+
+def test_of_several_revisions_in_the_cache_the_one_that_is_main_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--timm--resnet18.a1_in1k"
+    for revision in ("0a", "5b", "9c"):
+        (folder / "snapshots" / revision).mkdir(parents=True)
+        (folder / "snapshots" / revision / "model.safetensors").touch()
+    (folder / "refs").mkdir()
+    for text, expected in (("5b", "5b"), ("5b\n", "5b"), ("gone", "0a"), (None, "0a")):
+        main = folder / "refs" / "main"
+        main.unlink() if text is None else main.write_text(text)
+        assert weight_files.find_weights("resnet18").parent.name == expected
 
 
 # ---------------------------------------------------------------- bad input

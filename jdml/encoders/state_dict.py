@@ -30,6 +30,9 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+PARAMETERS = tuple(
+    ("torch._utils", name) for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")
+)
 OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file before PyTorch 1.6
 
 
@@ -137,12 +140,16 @@ class _Reader(pickle.Unpickler):
         known = (module, name)
         if known == ("collections", "OrderedDict"):
             return collections.OrderedDict
+        if known == ("collections", "defaultdict"):
+            return lambda *rest: {}
         if known in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
             return lambda storage, offset, shape, strides, *rest: _Tensor(
                 storage, offset, tuple(shape), tuple(strides)
             )
-        if known == ("torch._utils", "_rebuild_parameter"):
+        if known in PARAMETERS:
             return lambda tensor, *rest: tensor
+        if known == ("torch._tensor", "_rebuild_from_type_v2"):  # with attributes or of a subclass
+            return lambda rebuild, kind, args, *rest: rebuild(*args)
         if known == ("torch", "Size"):
             return tuple
         if module == "torch" and name in DTYPES:

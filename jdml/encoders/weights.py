@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jdml.encoders.state_dict import read_torch
+from jdml.encoders.state_dict import Unread, read_torch
 
 # What a name without a tag means, as in timm; others are given with theirs, as timm lists them.
 TAGS = {
@@ -36,8 +36,9 @@ def read_weights(source: Any) -> dict[str, np.ndarray]:
 
     Args:
       source: a path ending in .safetensors, .pth, .pt or .bin; the name of a model of timm, with
-        or without a tag, whose file is in the cache of the Hugging Face hub; the name of a
-        package that holds weights; or a mapping from names to arrays or PyTorch tensors.
+        or without a tag, whose file is in the cache of the Hugging Face hub, in its main revision
+        if there are several; the name of a package that holds weights; or a mapping from names to
+        arrays or PyTorch tensors.
 
     Returns:
       Name to array, floating ones as float32.
@@ -62,7 +63,9 @@ def read_weights(source: Any) -> dict[str, np.ndarray]:
     found = next((found[name] for name in INNER if isinstance(found.get(name), Mapping)), found)
     arrays = {str(name): array for name, x in found.items() if (array := _array(x)) is not None}
     if not arrays:
-        raise ValueError(f"source: got no arrays, but {sorted(found)}, expected weights by name")
+        raise ValueError(
+            f"source: got no arrays, but {sorted(map(str, found))}, expected weights by name"
+        )
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     return arrays
@@ -96,6 +99,9 @@ def find_weights(source: str | os.PathLike[str]) -> pathlib.Path:
     model = name if "." in name else ".".join(filter(None, (name, TAGS.get(name))))
     folder = _hub() / f"models--timm--{model}"
     found = [file for kind in FILES for file in sorted(folder.glob(f"snapshots/*/{kind}"))]
+    main = folder / "refs" / "main"  # the revision that the client fetched last
+    revision = main.read_text().strip() if main.is_file() else ""
+    found.sort(key=lambda file: file.parent.name != revision)
     if found:
         return found[0]
     raise FileNotFoundError(
@@ -141,6 +147,8 @@ def _read(path: pathlib.Path) -> Any:
 
 def _array(x: Any) -> np.ndarray | None:
     """An array, a PyTorch tensor as an array, or None for anything else."""
+    if isinstance(x, Unread):  # which has every attribute that it is asked for
+        return None
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.float() if x.is_floating_point() else x
@@ -148,4 +156,6 @@ def _array(x: Any) -> np.ndarray | None:
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         return None
     x = np.asarray(x)
+    if x.dtype.kind in "OSUmM":  # text, dates and objects
+        return None
     return x if x.dtype.kind in "biu" else x.astype(np.float32)
