@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn import neighbors
 
 from jdml import metrics
+from jdml.metrics import classify
 
 
 def normal(size=50, dim=3, classes=5, seed=0):
@@ -62,6 +64,24 @@ def test_knn_votes_and_ties(k):
         np.mean([np.mean(v) for v in by_class.values()])
     )
     assert (found["queries"], found["lone_queries"]) == (23, 1)
+
+
+def test_knn_votes_that_weigh_and_differ_by_rounding():
+    """Sums of equal weights in another order tie; the credit is shared by classes, not voters."""
+    classes = np.array([[4, 2, 4, 2, 9, 4, 2], [9, 9, 9, 9, 9, 9, 9], [5, 4, 3, 2, 1, 0, 1]])
+    votes = np.array([[0.1, 0.3, 0.2, 0.2, 0.3, 0.3, 0.1], [0.1] * 7, [1.0] * 7])
+    found = [classify._credit(classes, votes, np.array([c] * 3)).tolist() for c in (4, 2, 9, 1, 7)]
+    assert found == [[0.5, 0, 0], [0.5, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_knn_memory_grows_with_the_voters_and_not_with_their_square():
+    rng = np.random.default_rng(8)
+    classes, votes = rng.integers(0, 50, size=(64, 300)), np.ones((64, 300))
+    tracemalloc.start()
+    classify._credit(classes, votes, classes[:, 0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * votes.nbytes  # every voter against every other takes 300
 
 
 # ---------------------------------------------------------------- centroids

@@ -81,12 +81,16 @@ def knn(
 
 def _credit(classes: np.ndarray, votes: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The chance [b] that the class with most votes is right, from votes [b, k] for classes."""
-    together = classes[:, :, None] == classes[:, None, :]
-    total = (together * votes[:, None, :]).sum(axis=2)  # of the class of each voter
+    order = np.argsort(classes, axis=1, kind="stable")
+    classes, votes = (np.take_along_axis(x, order, axis=1) for x in (classes, votes))
+    first = np.ones(classes.shape, bool)  # voter of a class, which come one after the other
+    first[:, 1:] = classes[:, 1:] != classes[:, :-1]
+    row, _ = np.nonzero(first)
+    total = np.add.reduceat(votes.ravel(), np.flatnonzero(first))  # of each class of each row
+    most = np.maximum.reduceat(total, np.flatnonzero(np.diff(row, prepend=-1)))
     # Sums in another order differ by rounding; classes as close as that are tied.
-    best = total >= total.max(axis=1, keepdims=True) * (1 - 1e-12)
-    tied = (best / together.sum(axis=2)).sum(axis=1)  # classes, not voters
-    return (best & (classes == right[:, None])).any(axis=1) / tied
+    best = total >= most[row] * (1 - 1e-12)
+    return np.bincount(row, best & (classes[first] == right[row])) / np.bincount(row, best)
 
 
 def nearest_centroid(
