@@ -32,6 +32,7 @@ BAD = [
     (lambda: metrics.clustering(X, Y, clusters=5), "clusters: got 5, expected at most 4"),
     (lambda: metrics.clustering(X, Y, distance="dot"), "distance: got 'dot', expected cosine or"),
     (lambda: metrics.agreement([0, 1], [0]), "assignments: got 2 of them, expected 1"),
+    (lambda: metrics.agreement([0, 1], [-1, -1]), "labels: got no row that is not ignored, expect"),
     (lambda: metrics.ndcg(X, np.eye(3)), r"relevance: got shape \(3, 3\) of float64, expected"),
     (lambda: metrics.ndcg(X, -np.eye(4)), "relevance: row 0 holds the grade -1.0, expected gr"),
     (lambda: metrics.ndcg(X, np.eye(4) * np.nan), "relevance: row 0 holds NaN"),

@@ -263,6 +263,13 @@ def test_agreement():
         assert found["ami"] == pytest.approx(wanted)
 
 
+def test_agreement_ignores_rows_of_a_negative_label():
+    assignments, labels = np.array([0, 0, 1, 1, 0, 1]), np.array([5, 5, 3, 3, -1, -2])
+    assert metrics.agreement(assignments, labels) == {"nmi": 1, "ami": 1, "ari": 1}
+    noise = metrics.agreement([-1, -1, 1, 1], labels[:4])  # a cluster may have any number
+    assert noise == {"nmi": 1, "ami": 1, "ari": 1}
+
+
 def test_clustering_finds_separate_classes():
     rng = np.random.default_rng(6)
     y = np.arange(40) % 4

@@ -76,15 +76,16 @@ def agreement(assignments: Any, labels: Any) -> dict[str, float | int]:
     """NMI, AMI and ARI of clusters that were made elsewhere.
 
     Args:
-      assignments: [B], the cluster of each row, integers or strings.
-      labels: [B], its class.
+      assignments: [B], the cluster of each row, integers or strings; any integer is a cluster,
+        also the -1 that some give to noise.
+      labels: [B], its class; a negative label marks a row to ignore.
 
     Returns:
       A dict of floats: `nmi` (arithmetic mean of the entropies), `ami`, `ari`.
 
     Raises:
       ModuleNotFoundError: scikit-learn is not installed.
-      ValueError: shapes that disagree.
+      ValueError: shapes that disagree, or no row that is not ignored.
 
     Example:
       >>> agreement([1, 1, 0, 0], ["x", "x", "y", "y"])["ari"]
@@ -96,6 +97,10 @@ def agreement(assignments: Any, labels: Any) -> dict[str, float | int]:
         raise ValueError(
             f"assignments: got {len(assignments)} of them, expected {len(labels)}, one a label"
         )
+    if labels.dtype.kind != "U":
+        assignments, labels = assignments[labels >= 0], labels[labels >= 0]
+    if not len(labels):
+        raise ValueError("labels: got no row that is not ignored, expected at least one")
     scores = _sklearn("metrics")
     return {
         "nmi": float(scores.normalized_mutual_info_score(labels, assignments)),
