@@ -36,6 +36,14 @@ BAD = [
     (lambda: metrics.ndcg(X, np.eye(3)), r"relevance: got shape \(3, 3\) of float64, expected"),
     (lambda: metrics.ndcg(X, -np.eye(4)), "relevance: row 0 holds the grade -1.0, expected gr"),
     (lambda: metrics.ndcg(X, np.eye(4) * np.nan), "relevance: row 0 holds NaN"),
+    (
+        lambda: metrics.ndcg(X, [[0, 1, 0, 0]] * 2 + [[0, np.inf, 0, 0]] * 2),
+        "relevance: row 2 has gains that add up to inf, expected a finite number",
+    ),
+    (
+        lambda: metrics.ndcg(X, [[0, 3, 0, 1100]] * 4, gain="exponential"),
+        "relevance: row 0 has gains that add up to inf, expected a finite number",
+    ),
     (lambda: metrics.ndcg(X, np.eye(4)), "relevance: none of 4 queries has a grade above 0"),
     (lambda: metrics.ndcg(X, np.ones((4, 4)), gain="log"), "gain: got 'log', expected one of lin"),
     (lambda: metrics.ndcg(X, np.ones((4, 4)), ks=(9,)), "ks: got 9, expected at most 3"),

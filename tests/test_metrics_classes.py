@@ -309,6 +309,12 @@ def test_ndcg_over_every_order(ties, gain):
         assert (found["queries"], found["lone_queries"]) == (5, 1)
 
 
+def test_a_grade_that_is_not_read_may_be_infinite():
+    x, grades = np.array([[0.0], [1.0], [3.0]]), np.array([[0.0, 1, 2], [1, 0, 0], [1, 2, 0]])
+    wanted = metrics.ndcg(x, grades, gain="exponential")
+    assert metrics.ndcg(x, grades + np.diag([np.inf] * 3), gain="exponential") == wanted
+
+
 def test_ndcg_is_that_of_scikit_learn():
     rng = np.random.default_rng(7)
     x, gallery = rng.integers(0, 3, size=(11, 2)), rng.integers(0, 3, size=(30, 2))

@@ -51,8 +51,8 @@ def ndcg(
       and `lone_queries`, those without a grade above 0, which are left out.
 
     Raises:
-      ValueError: a negative grade or NaN (its row named), shapes that disagree, k above the
-        candidates, or no query with a grade above 0.
+      ValueError: a negative grade or NaN, or gains that add up to infinity (the row named),
+        shapes that disagree, k above the candidates, or no query with a grade above 0.
 
     Example:
       >>> grades = np.array([[0, 1, 2], [1, 0, 0], [0, 0, 0]])
@@ -76,10 +76,9 @@ def ndcg(
     found = []
     for rows in blocks(len(grades), prepared.block_size):
         scores = np.asarray(_similarities(block_at(prepared, rows), gallery_of(prepared)))
-        for row, score in zip(grades[rows], scores[:, : prepared.index.size]):
+        for row, score in enumerate(scores[: len(grades[rows]), : prepared.index.size], rows.start):
             there = score > -np.inf
-            gains = row[there].astype(np.float64)
-            gains = gains if gain == "linear" else np.exp2(gains) - 1.0
+            gains = _gains(grades[row, there], gain, row)
             if gains.any():
                 found.append(_of_query(score[there], gains, ks, ties))
     if not found:
@@ -104,6 +103,17 @@ def _grades(relevance: Any, shape: tuple[int, int]) -> np.ndarray:
         what = "NaN" if np.isnan(grades[row]).any() else f"the grade {grades[row].min()}"
         raise ValueError(f"relevance: row {row} holds {what}, expected grades >= 0")
     return grades
+
+
+def _gains(grades: np.ndarray, gain: Gain, row: int) -> np.ndarray:
+    gains = grades.astype(np.float64)
+    with np.errstate(over="ignore"):  # refused in the next line
+        gains = gains if gain == "linear" else np.exp2(gains) - 1.0
+        if not np.isfinite(total := gains.sum()):
+            raise ValueError(
+                f"relevance: row {row} has gains that add up to {total}, expected a finite number"
+            )
+    return gains
 
 
 def _of_query(
