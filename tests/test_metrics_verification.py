@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -152,6 +153,31 @@ def test_a_sample_where_few_pairs_differ():
     found = metrics.pairs(np.arange(41.0)[:, None], y, most=60, distance="euclidean")
     assert (found.same.sum(), (~found.same).sum()) == (30, 30)
     assert len(set(zip(found.first, found.second))) == 60
+
+
+def test_the_number_of_a_pair_of_two_classes_is_its_place_among_all_of_them():
+    from jdml.metrics.pairing import _others
+
+    rng = np.random.default_rng(4)
+    for classes in (1, 2, 3, 9):
+        codes = rng.integers(0, classes, size=17)
+        pairs = itertools.combinations(range(17), 2)
+        wanted = [(i, j) for i, j in pairs if codes[i] != codes[j]]
+        found = _others(np.arange(len(wanted)), codes)
+        assert list(zip(*found.tolist())) == wanted
+
+
+@pytest.mark.parametrize("strangers", [0, 1])
+def test_a_sample_lists_no_more_pairs_than_it_draws(strangers):
+    y = np.zeros(3000, int)  # 4.5 million pairs
+    y[:strangers] = 1
+    tracemalloc.start()
+    found = metrics.pairs(np.ones((3000, 1)), y, most=40, distance="dot")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.first) == 40
+    assert (~found.same).sum() == 20 * strangers
+    assert peak < 2e6  # bytes; a list of all pairs has 72 million
 
 
 def test_numbers_of_pairs_name_their_members():

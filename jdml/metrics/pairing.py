@@ -96,12 +96,10 @@ def _sample(
 def _other_pairs(
     codes: np.ndarray, wanted: int, total: int, draw: np.random.Generator
 ) -> np.ndarray:
-    """Pairs of different classes, [2, wanted], by rejection, or from a list where it is short."""
+    """Pairs of different classes, [2, wanted], by rejection, or by number where few would do."""
     n = len(codes)
     if 2 * wanted > total or 2 * total < n * (n - 1) // 2 // 4:
-        parts = [np.stack([np.full(n - i - 1, i), np.arange(i + 1, n)]) for i in range(n - 1)]
-        listed = np.concatenate([p[:, codes[p[0]] != codes[p[1]]] for p in parts], axis=1)
-        return listed[:, np.sort(_distinct(draw, listed.shape[1], wanted))]
+        return _others(_distinct(draw, total, wanted), codes)
     found = np.zeros(0, np.int64)
     while len(found) < wanted:
         x, y = draw.integers(n, size=(2, 2 * wanted))
@@ -110,6 +108,25 @@ def _other_pairs(
         found = np.unique(np.append(found, np.minimum(x, y) * n + np.maximum(x, y)))
     chosen = np.sort(draw.choice(found, wanted, replace=False))
     return np.stack([chosen // n, chosen % n])
+
+
+def _others(number: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The numbered ones of all pairs i < j of different classes, in the order of i and then j."""
+    n = len(codes)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], codes)  # of each row's class in that order
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    place -= starts  # of each row among those of its class
+    sizes = np.bincount(codes)[codes]
+    ends = np.cumsum((n - 1 - np.arange(n)) - (sizes - 1 - place))  # pairs of the rows up to i
+    first = np.searchsorted(ends, number, side="right")
+    # j is the row with this many rows of other classes before it; how many of its own class come
+    # before it is a search among them, each class on a stretch of the line of its own.
+    before = number - np.append(0, ends)[first] + first - place[first]
+    line = codes[order] * n + (order - place[order])
+    own = np.searchsorted(line, codes[first] * n + before, side="right") - starts[first]
+    return np.stack([first, before + own])
 
 
 def _distinct(draw: np.random.Generator, total: int, wanted: int) -> np.ndarray:
