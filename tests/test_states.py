@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import references
 
-from jdml import losses, states
+from jdml import losses, objectives, states
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -70,6 +70,41 @@ def test_memory_is_a_ring_without_holes():
     assert sorted(state.labels.tolist()) == [5, 6, 7]
     state = states.push(state, rows(8), jnp.array([8]))
     assert sorted(state.labels.tolist()) == [6, 7, 8]
+
+
+OBJECTIVES = {
+    "memory": objectives.with_memory(objectives.pairs(losses.contrastive), 5),
+    "center": objectives.center(3),
+    "adacos": objectives.adacos(3),
+    "curricularface": objectives.curricularface(3),
+    "adaface": objectives.adaface(3),
+    "adaface, longer table": objectives.adaface(3, rows=8),
+    "margins": objectives.dynamic_soft_margin(),
+}
+CLOSE = functools.partial(jax.tree.map, functools.partial(np.testing.assert_allclose, rtol=1e-5))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_b2_rows_that_the_loss_leaves_out_move_no_state(name):
+    """A negative label, and one beyond the table, are as if their rows were not there."""
+    objective = OBJECTIVES[name]
+    params, state = objective.init(jax.random.key(0), 4)
+    rows = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
+    labels = np.array([0, -1, 1, 7, 0, 2])
+    out = (labels < 0) | ((labels > 2) if params or name == "center" else False)
+    following = jax.jit(objective.update)
+    expected = following(state, params, rows[~out], {"labels": labels[~out]})
+    CLOSE(following(state, params, rows, {"labels": labels}), expected)
+    moved = [(a != b).any() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected))]
+    assert any(moved)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_batch_without_rows_leaves_every_state(name):
+    objective = OBJECTIVES[name]
+    params, state = objective.init(jax.random.key(0), 4)
+    none = {"labels": np.zeros(0, np.int32)}
+    CLOSE(objective.update(state, params, np.zeros((0, 4), np.float32), none), state)
 
 
 def test_an_empty_memory_gives_zero_and_then_its_own_batch():

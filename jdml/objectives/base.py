@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jdml._core import checks
 from jdml._core.maths import unit
 from jdml._core.options import Array
 from jdml._core.table import table_labels
@@ -133,6 +134,12 @@ def of_classes(num_classes: int, proxies: Array, shared: Mapping[str, Any]) -> d
     """The shared keywords that leave out the rows of a table beyond its classes."""
     classes = table_labels(proxies, shared.get("proxy_labels"), shared.get("class_axis_name"))
     return {**shared, "proxy_labels": jnp.where(classes < num_classes, classes, -1)}
+
+
+def known_labels(labels: Array, num_classes: int) -> Array:
+    """Labels with -1, which every rule leaves out, for classes beyond `num_classes`."""
+    labels = jnp.asarray(checks.as_array("labels", labels))
+    return jnp.where(labels < num_classes, labels, -1)
 
 
 def at_least(name: str, value: int, least: int) -> None:

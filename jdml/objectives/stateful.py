@@ -13,6 +13,7 @@ from jdml.objectives.base import (
     Objective,
     at_least,
     batch_rows,
+    known_labels,
     of_classes,
     table,
     without_classes,
@@ -239,6 +240,7 @@ def adaface(num_classes: int, **numbers: Any) -> Objective:
     def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
         options = {"where": batch.get("where"), "axis_name": shared.get("axis_name")}
-        return states.update_norms(state, embeddings, **options)
+        labels = known_labels(batch["labels"], num_classes)
+        return states.update_norms(state, embeddings, labels=labels, **options)
 
     return Objective(init, value, update)

@@ -174,6 +174,7 @@ def update_norms(
     state: Norms,
     embeddings: Array,
     *,
+    labels: Array | None = None,
     rate: Number = 0.01,
     where: Array | None = None,
     axis_name: AxisName | None = None,
@@ -186,6 +187,7 @@ def update_norms(
     Args:
       state: the present statistics.
       embeddings: [B, D].
+      labels: [B] integer classes; rows of negative ones are left out, as `losses.adaface` does.
       rate: of the running means.
       where: bool [B]; the row exists.
       axis_name: mapped batch axis.
@@ -201,7 +203,8 @@ def update_norms(
     Reference:
       Kim, Jain, Liu: AdaFace, CVPR 2022.
     """
-    labels = jnp.zeros(jnp.shape(embeddings)[:1], jnp.int32)
+    if labels is None:
+        labels = jnp.zeros(jnp.shape(embeddings)[:1], jnp.int32)
     embeddings, _, exists = checked_rows(embeddings, labels, where)
     rows = jnp.where(exists[:, None], embeddings, 0.0)
     lengths = jnp.clip(jnp.sqrt((rows * rows).sum(axis=-1)), 1e-3, 100.0)
@@ -221,7 +224,9 @@ def _follow(old: Array, new: Array, rate: Number, usable: Array) -> Array:
 
 
 def _median(values: Array, counts: Array) -> Array:
-    """The median over the entries that count."""
+    """The median over the entries that count, 0 without any."""
+    if not values.size:
+        return jnp.zeros((), values.dtype)
     ordered = jnp.sort(jnp.where(counts, values, jnp.inf))
     n = counts.sum()
     at = lambda i: ordered[jnp.clip(i, 0, values.shape[0] - 1)]

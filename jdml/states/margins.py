@@ -87,6 +87,8 @@ def update_margins(
         checks.boolean("where", options["where"])
     if weights is not None:
         options["weights"] = jnp.asarray(weights, embeddings.dtype)
+    if not embeddings.shape[0]:
+        return histogram
     nodes = histogram.shape[0]
     width = -2.0 * low / nodes
     count = lambda pairs: triplet_gaps(pairs, low, width, nodes)

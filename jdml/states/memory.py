@@ -82,7 +82,7 @@ def push(
     embeddings, labels, exists = (rows_of_all(x, axis_name) for x in (embeddings, labels, exists))
     size = state.labels.shape[0]
     order = jnp.cumsum(exists.astype(jnp.int32)) - 1
-    count = order[-1] + 1
+    count = exists.sum(dtype=jnp.int32)
     kept = exists & (order >= count - size)
     slot = jnp.where(kept, (state.position + order) % size, size)  # out of range: dropped
     put = lambda old, new: old.at[slot].set(new.astype(old.dtype), mode="drop")
