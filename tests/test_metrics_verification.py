@@ -247,6 +247,16 @@ def test_triplet_accuracy():
             "folds: without fold 0 there is one kind of pair",
         ),
         (
+            lambda: metrics.fold_accuracy([1.0, 2.0], [True, False], folds=3),
+            ValueError,
+            "folds: got 3, expected at most 2, the pairs",
+        ),
+        (
+            lambda: metrics.triplet_accuracy(*np.ones((3, 0, 2))),
+            ValueError,
+            "anchors: got 0 rows, expected at least one",
+        ),
+        (
             lambda: metrics.pairs(np.ones((2, 2)), [0, 0], distance="l2"),
             ValueError,
             "distance: got 'l2', expected one of cosine",

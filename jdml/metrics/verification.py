@@ -140,7 +140,8 @@ def fold_accuracy(similarities: Any, same: Any, *, folds: Any = 10) -> dict[str,
       `thresholds`, a list of one number a fold.
 
     Raises:
-      ValueError: as in `roc`, fewer than two folds, or a fold that holds all pairs of one kind.
+      ValueError: as in `roc`, fewer than two folds or more than pairs, or a fold that holds all
+        pairs of one kind.
 
     Example:
       >>> similarities, same = [0.9, 0.1, 0.8, 0.3], [True, False, True, False]
@@ -153,6 +154,8 @@ def fold_accuracy(similarities: Any, same: Any, *, folds: Any = 10) -> dict[str,
     similarities, same = _pairs(similarities, same)
     if np.ndim(folds) == 0:
         whole_number(folds, "folds")
+        if folds > len(same):
+            raise ValueError(f"folds: got {folds}, expected at most {len(same)}, the pairs")
         folds = np.arange(len(same)) * int(folds) // len(same)
     folds = np.asarray(folds)
     if folds.shape != same.shape or folds.dtype.kind not in "iu":
@@ -192,7 +195,7 @@ def triplet_accuracy(
       The share; equal distances count one half.
 
     Raises:
-      ValueError: a row holds NaN or infinity (named), or shapes disagree.
+      ValueError: a row holds NaN or infinity (named), shapes disagree, or there is no row.
 
     Example:
       >>> triplet_accuracy([[0.0]], [[1.0]], [[2.0]], distance="euclidean")
@@ -203,6 +206,8 @@ def triplet_accuracy(
     for name, other in (("positives", p), ("negatives", n)):
         if other.shape != a.shape:
             raise ValueError(f"{name}: got shape {other.shape}, expected {a.shape}, as anchors")
+    if not len(a):
+        raise ValueError("anchors: got 0 rows, expected at least one")
     closer = pair_similarities(a, p, distance) - pair_similarities(a, n, distance)
     return float((0.5 + 0.5 * np.sign(closer)).mean())
 
