@@ -6,6 +6,7 @@ import itertools
 import math
 import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 import references_metrics as references
@@ -65,6 +66,18 @@ def test_verification(kind):
     assert np.mean((values >= found["best_threshold"]) == same) == pytest.approx(max(right))
     assert (found["same_pairs"], found["other_pairs"]) == (same.sum(), (~same).sum())
     assert all(math.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_counts_a_pair_so_many_times(kind):
+    values, same = similarities(kind)
+    times = np.arange(60) % 4  # 0 leaves a pair out
+    found = metrics.roc(values, same, weights=times)
+    wanted = metrics.roc(np.repeat(values, times), np.repeat(same, times))
+    np.testing.assert_array_equal(found.thresholds, wanted.thresholds)
+    np.testing.assert_allclose((found.far, found.tar), (wanted.far, wanted.tar), rtol=1e-14)
+    scaled = metrics.roc(values, same, weights=times / 7)
+    np.testing.assert_allclose(scaled.tar, wanted.tar, rtol=1e-14)
 
 
 def test_the_threshold_of_equal_errors_is_where_the_rates_meet():
@@ -204,6 +217,21 @@ def test_histograms_of_pairs_in_chunks():
     assert (outside.same[0], outside.same[-1], outside.other[-1]) == (1, 1, 1)
 
 
+def test_histograms_of_two_processes_add_up_and_have_the_curve_of_all_pairs():
+    values, same = similarities("random")
+    stream = metrics.stream_pairs(bins=64, low=-4.0, high=4.0)
+    states = [stream.update(stream.empty(), values[i::2], same[i::2]) for i in range(2)]
+    found = stream.compute(jax.tree.map(np.add, *states))
+    wanted = stream.compute(stream.update(stream.empty(), values, same))
+    for one, other in zip(found, wanted):
+        np.testing.assert_array_equal(one, other)
+    at, kinds = np.tile(found.edges[:-1], 2), np.repeat([True, False], 64)
+    curve = metrics.roc(at, kinds, weights=np.append(found.same, found.other))
+    assert len(curve.far) > 20
+    for threshold, *rates in zip(*curve):
+        assert tuple(rates) == pytest.approx(references.rates(values, same, threshold))
+
+
 def test_triplet_accuracy():
     rng = np.random.default_rng(3)
     a, p, n = rng.integers(-2, 3, size=(3, 50, 2))
@@ -226,6 +254,21 @@ def test_triplet_accuracy():
         (lambda: metrics.roc([1.0, 2.0], [1, 0]), TypeError, "same: got dtype int64, expected b"),
         (lambda: metrics.roc([1.0, np.nan], [True, False]), ValueError, "pair 1 is nan"),
         (lambda: metrics.roc(["a", "b"], [True, False]), TypeError, "similarities: got dtype"),
+        (
+            lambda: metrics.roc([1.0, 2.0], [True, False], weights=[1.0]),
+            ValueError,
+            r"weights: got shape \(1,\), expected \(2,\), one a pair",
+        ),
+        (
+            lambda: metrics.roc([1.0, 2.0], [True, False], weights=[1.0, -1.0]),
+            ValueError,
+            "weights: pair 1 has -1.0, expected finite numbers >= 0",
+        ),
+        (
+            lambda: metrics.roc([1.0, 2.0], [True, False], weights=[0.0, 1.0]),
+            ValueError,
+            "same: got no pair of one class",
+        ),
         (
             lambda: metrics.verification([1.0, 2.0], [True, False], fars=(0,)),
             ValueError,

@@ -177,7 +177,14 @@ def stream_centroids(labels: Any, dim: int, *, distance: Distance = "cosine") ->
 
 
 class PairSums(NamedTuple):
-    """What `stream_pairs` keeps, and gives: how many pairs lie in each bin of similarity."""
+    """What `stream_pairs` keeps: how many pairs lie in each bin of similarity."""
+
+    same: np.ndarray  # int [n] pairs of one class
+    other: np.ndarray  # int [n] pairs of different classes
+
+
+class PairHistogram(NamedTuple):
+    """What `stream_pairs` gives: the bins, and how many pairs lie in each."""
 
     edges: np.ndarray  # [n + 1] rising
     same: np.ndarray  # int [n] pairs of one class
@@ -193,16 +200,22 @@ def stream_pairs(*, bins: int = 2000, low: float = -1.0, high: float = 1.0) -> S
 
     Returns:
       `Streaming`: `update(state, similarities, same)` adds pairs; `compute(state)` gives
-      `PairSums(edges, same, other)`. `roc(edges[:-1], ...)` of its bins is that of all pairs to
-      within a bin.
+      `PairHistogram(edges, same, other)`, for the curve of all pairs at the edges: see the
+      example.
 
     Raises:
       ValueError: fewer than one bin or an empty range.
 
     Example:
       >>> stream = stream_pairs(bins=2, low=0.0)
-      >>> stream.compute(stream.update(stream.empty(), [0.2, 0.9], [False, True])).same
-      array([0, 1])
+      >>> state = stream.update(stream.empty(), [0.2, 0.9, 0.7], [False, True, False])
+      >>> edges, same, other = stream.compute(state)
+      >>> same, other
+      (array([0, 1]), array([1, 1]))
+      >>> kinds = np.repeat([True, False], 2)
+      >>> curve = verification.roc(np.tile(edges[:-1], 2), kinds, weights=np.append(same, other))
+      >>> curve.thresholds, curve.far, curve.tar
+      (array([inf, 0.5, 0. ]), array([0. , 0.5, 1. ]), array([0., 1., 1.]))
     """
     ranking.whole_number(bins, "bins")
     if not low < high:
@@ -210,7 +223,7 @@ def stream_pairs(*, bins: int = 2000, low: float = -1.0, high: float = 1.0) -> S
     edges = np.linspace(low, high, bins + 1)
 
     def empty() -> PairSums:
-        return PairSums(edges, np.zeros(bins, int), np.zeros(bins, int))
+        return PairSums(np.zeros(bins, int), np.zeros(bins, int))
 
     def update(state: PairSums, similarities: Any, same: Any) -> PairSums:
         values, same = np.asarray(similarities, np.float64), np.asarray(same, bool)
@@ -220,6 +233,6 @@ def stream_pairs(*, bins: int = 2000, low: float = -1.0, high: float = 1.0) -> S
             raise ValueError("similarities: got NaN, expected numbers")
         place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)
         of = lambda which: np.bincount(place[which], minlength=bins)
-        return PairSums(edges, state.same + of(same), state.other + of(~same))
+        return PairSums(state.same + of(same), state.other + of(~same))
 
-    return Streaming(empty, update, lambda state: state)
+    return Streaming(empty, update, lambda state: PairHistogram(edges, *state))

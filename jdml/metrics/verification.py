@@ -20,31 +20,31 @@ class Roc(NamedTuple):
     tar: np.ndarray  # [T] share of the pairs of one class accepted
 
 
-def roc(similarities: Any, same: Any) -> Roc:
+def roc(similarities: Any, same: Any, *, weights: Any = None) -> Roc:
     """The receiver operating characteristic of pairs.
 
     Args:
       similarities: [P], larger is more alike (the negative of a distance will do).
       same: bool [P], pairs of one class.
+      weights: [P], how often each pair counts, 0 leaves it out; None for once.
 
     Returns:
       `Roc(thresholds, far, tar)`, float64 [T] each: one point a distinct similarity, so that
       tied pairs are accepted together, and the point (0, 0) first.
 
     Raises:
-      ValueError: NaN, shapes that disagree, or no pair of one of the two kinds.
+      ValueError: NaN, a negative weight, shapes that disagree, or no pair of one of the two kinds.
 
     Example:
       >>> curve = roc([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
       >>> curve.far, curve.tar
       (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
     """
-    similarities, same = _pairs(similarities, same)
+    similarities, same, weights = _weighted(similarities, same, weights)
     order = np.argsort(-similarities, kind="stable")
-    sorted_, hits = similarities[order], same[order]
+    sorted_ = similarities[order]
     last = np.append(sorted_[1:] != sorted_[:-1], True)
-    tar = np.append(0.0, np.cumsum(hits)[last] / hits.sum())
-    far = np.append(0.0, np.cumsum(~hits)[last] / (~hits).sum())
+    far, tar = rates(same[order], last, None if weights is None else weights[order])
     return Roc(np.append(np.inf, sorted_[last]), far, tar)
 
 
@@ -100,7 +100,7 @@ def verification(
     # Above the largest similarity nothing is accepted; infinity is no number to keep in a file.
     thresholds = curve.thresholds.copy()
     thresholds[0] = np.nextafter(similarities.max(), np.inf)
-    eer, at = _equal_error(curve)
+    eer, at = equal_error(curve.far, curve.tar)
     cost = prior * miss_cost * (1 - curve.tar) + (1 - prior) * false_alarm_cost * curve.far
     cost = cost / min(prior * miss_cost, (1 - prior) * false_alarm_cost)
     accuracy, threshold = _best_threshold(similarities, same)
@@ -241,9 +241,49 @@ def levels(fars: Any, name: str = "fars") -> tuple[float, ...]:
     return found
 
 
+def rates(
+    same: np.ndarray, last: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """FAR and TAR, [T] each from (0, 0) on, of sorted pairs [P]: a point where a tie is over."""
+    kinds = (~same, same)
+    if weights is not None:
+        kinds = tuple(np.where(kind, weights, 0.0) for kind in kinds)
+    counts = (np.cumsum(kind)[last] for kind in kinds)
+    far, tar = (np.append(0.0, count / count[-1]) for count in counts)
+    return far, tar
+
+
 def at_far(far: np.ndarray, level: float) -> int:
     """The last point of a rising FAR [T] that is at most the level."""
     return int(np.searchsorted(far, level * (1 + 1e-12), side="right")) - 1
+
+
+def equal_error(far: np.ndarray, tar: np.ndarray) -> tuple[float, int]:
+    """The equal error rate of a curve, and its point where FAR first reaches FRR."""
+    frr = 1 - tar
+    at = int((far >= frr).argmax())
+    gap, after = frr[at - 1] - far[at - 1], far[at] - frr[at]
+    step = gap / (gap + after)
+    return float(far[at - 1] + step * (far[at] - far[at - 1])), at
+
+
+def _weighted(
+    similarities: Any, same: Any, weights: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The pairs that have a weight, checked."""
+    values, same = _pairs(similarities, same)
+    if weights is None:
+        return values, same, None
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != same.shape:
+        raise ValueError(f"weights: got shape {weights.shape}, expected {same.shape}, one a pair")
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        pair = int(wrong.argmax())
+        raise ValueError(f"weights: pair {pair} has {weights[pair]}, expected finite numbers >= 0")
+    there = weights > 0
+    _check_kinds(same[there])
+    return values[there], same[there], weights[there]
 
 
 def _pairs(similarities: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -259,19 +299,14 @@ def _pairs(similarities: Any, same: Any) -> tuple[np.ndarray, np.ndarray]:
     if not finite.all():
         pair = int(finite.argmin())
         raise ValueError(f"similarities: pair {pair} is {values[pair]}, expected finite numbers")
-    if same.all() or not same.any():
-        missing = "different classes" if same.all() else "one class"
-        raise ValueError(f"same: got no pair of {missing}, expected pairs of both kinds")
+    _check_kinds(same)
     return values, same
 
 
-def _equal_error(curve: Roc) -> tuple[float, int]:
-    """The equal error rate, and the point of the curve where FAR first reaches FRR."""
-    frr = 1 - curve.tar
-    at = int((curve.far >= frr).argmax())
-    gap, after = frr[at - 1] - curve.far[at - 1], curve.far[at] - frr[at]
-    step = gap / (gap + after)
-    return float(curve.far[at - 1] + step * (curve.far[at] - curve.far[at - 1])), at
+def _check_kinds(same: np.ndarray) -> None:
+    if same.all() or not same.any():
+        missing = "different classes" if same.all() else "one class"
+        raise ValueError(f"same: got no pair of {missing}, expected pairs of both kinds")
 
 
 def _best_threshold(similarities: np.ndarray, same: np.ndarray) -> tuple[float, float]:

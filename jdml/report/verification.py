@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from jdml import metrics, retrieval
+from jdml.metrics.verification import at_far, equal_error, rates
 from jdml.report.select import unit_rows
 
 Side: TypeAlias = tuple[Any, np.ndarray, np.ndarray | None]
@@ -172,18 +173,9 @@ def scores(
 
 def _rates(weight: np.ndarray, same: np.ndarray, last: np.ndarray) -> list[float]:
     """AUC, EER and TAR at each FAR of weighted pairs, closest first."""
-    accepted = np.cumsum(np.where(same, weight, 0.0))[last]
-    wrong = np.cumsum(np.where(same, 0.0, weight))[last]
-    tar = np.append(0.0, accepted / max(accepted[-1], 1e-9))
-    far = np.append(0.0, wrong / max(wrong[-1], 1e-9))
+    far, tar = rates(same, last, weight)
     area = float(np.trapezoid(tar, far))
-    gap = far - (1.0 - tar)
-    at = int(np.argmax(gap >= 0))
-    before = max(at - 1, 0)
-    step = gap[at] - gap[before]
-    share = -gap[before] / step if step > 0 else 0.0
-    eer = float(far[before] + share * (far[at] - far[before]))
-    return [area, eer, *(float(tar[far <= most].max()) for most in FARS)]
+    return [area, equal_error(far, tar)[0], *(float(tar[at_far(far, most)]) for most in FARS)]
 
 
 def binned(pairs: Pairs, bins: int = 1000) -> dict[str, Any] | None:
