@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dataset_fakes as fakes
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 from experiments import prepare
 from jdml import datasets
-from jdml.datasets import fashion_mnist
+from jdml.datasets import fashion_mnist, prepared
 from jdml.datasets.download import fetch
 from jdml.datasets.protocol import File
 from jdml.datasets.protocols import PROTOCOLS
@@ -48,7 +50,9 @@ class Server:
                     return
                 first = int(asked.split("=")[1].rstrip("-")) if asked and pieces else 0
                 if first >= len(content):
-                    self.send_error(416, "Range Not Satisfiable")
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.end_headers()
                     return
                 self.send_response(206 if first else 200)
                 self.send_header("Content-Length", str(len(content) - first))
@@ -102,6 +106,63 @@ def test_what_is_whole_but_not_yet_named_is_taken(tmp_path):
     with Server({"/file": CONTENT}) as server:
         fetch(server.address + "/file", tmp_path / "file", sha256=SUM)
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_calls_at_once_take_turns_and_ask_once(tmp_path):
+    with Server({"/file.zip": CONTENT}) as server, ThreadPoolExecutor(6) as pool:
+        ask = lambda _: fetch(server.address + "/file.zip", tmp_path / "file.zip")
+        assert list(pool.map(ask, range(6))) == [None] * 6
+        assert server.asked == [None]
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+    assert [p.name for p in tmp_path.iterdir()] == ["file.zip"]
+
+
+def test_what_lies_on_the_disk_is_measured_and_not_what_was_counted(tmp_path):
+    path, part = tmp_path / "file", tmp_path / "file.part"
+
+    def meddle(done, total):
+        with part.open("ab") as file:
+            file.write(b"of somebody else")
+
+    with Server({"/file": CONTENT}) as server:
+        with pytest.raises(ValueError, match=r"gave another file than expected \(it has 1,280,0"):
+            fetch(server.address + "/file", path, tell=meddle)
+        assert list(tmp_path.iterdir()) == []
+        part.write_bytes(CONTENT + b"too much")
+        with pytest.raises(ValueError, match=r"1,280,008 bytes, not 1,280,000"):
+            fetch(server.address + "/file", path)
+        assert list(tmp_path.iterdir()) == []
+        fetch(server.address + "/file", path)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_a_disk_that_is_full_is_not_taken_for_the_network(tmp_path):
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with Server({"/file": CONTENT}) as server:
+        with pytest.raises(ValueError, match=r"cannot write to .*\(No space left on device\)"):
+            fetch(server.address + "/file", tmp_path / "file")
+        (tmp_path / "folder").write_text("")
+        with pytest.raises(ValueError, match=r"data_dir: cannot write to .*folder"):
+            fetch(server.address + "/file", tmp_path / "folder" / "file")
+
+
+def test_turns_are_taken_on_a_file_that_does_not_stay(tmp_path):
+    inside, path = [], tmp_path / ".lock"
+
+    def work(number):
+        for _ in range(20):
+            with prepared.turn(path, keep=False):
+                inside.append(number)
+                assert len(inside) == 1
+                inside.clear()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert not path.exists()
+    with prepared.turn(path):
+        pass
+    assert path.exists()
 
 
 def test_another_file_and_no_file_are_refused(tmp_path):
