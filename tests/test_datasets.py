@@ -82,6 +82,31 @@ def test_processes_that_prepare_at_once_do_not_break_each_other(tmp_path):
         assert pool.map(_prepare, [str(tmp_path)] * 2) == [1200, 1200]
 
 
+@pytest.mark.parametrize("bars", [True, False])
+def test_a_preparation_is_silent_and_leaves_bars_and_stdout_as_they_were(
+    bars, tmp_path, monkeypatch, capsys, caplog
+):
+    from tensorflow_datasets.core.utils import tqdm_utils
+
+    found, kept = [], hangul.Hangul._split_generators
+
+    def watched(self, dl_manager):
+        found.append((sys.stdout is stdout, tqdm_utils._active))
+        return {"train": kept(self, dl_manager)["train"]}
+
+    stdout = sys.stdout
+    monkeypatch.setattr(tqdm_utils, "_active", bars)
+    monkeypatch.setattr(hangul.Hangul, "_split_generators", watched)
+    make = lambda: hangul.Hangul(data_dir=str(tmp_path), file_format="array_record")
+    prepared.prepared(make, silently=True)
+    assert found == [(False, False)]
+    assert tqdm_utils._active is bars
+    monkeypatch.setattr(prepared, "quiet", lambda: pytest.fail("it is there"))
+    prepared.prepared(make, silently=True)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err, caplog.records) == ("", "", [])
+
+
 def test_what_is_half_prepared_is_not_read(tmp_path, monkeypatch):
     def broken(self, part, faces):
         yield from list(whole(self, part, faces))[:7]

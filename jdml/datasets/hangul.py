@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jdml.datasets.prepared import prepared, quiet, read_all
+from jdml.datasets.prepared import prepared, read_all
 from jdml.datasets.splits import Split, Splits, check_counts
 
 HELD_OUT = ("BM DoHyeon", "BM KIRANGHAERANG", "Baekmuk Gulim", "Noto Serif CJK KR")
@@ -97,10 +97,8 @@ class Hangul(tfds.core.GeneratorBasedBuilder):
 
 def load(config: str, data_dir: str | None) -> Splits:
     """The splits of a configuration, prepared on first use."""
-    with quiet():
-        builder = prepared(
-            lambda: Hangul(config=config, data_dir=data_dir, file_format="array_record")
-        )
+    make = lambda: Hangul(config=config, data_dir=data_dir, file_format="array_record")
+    builder = prepared(make, silently=True)
     packed = _packed()
     names = tuple(str(syllable) for syllable in packed["syllables"])
     seen = len(packed["typefaces"]) - len(HELD_OUT)
