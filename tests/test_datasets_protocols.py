@@ -6,6 +6,8 @@ import dataclasses
 import io
 import os
 import pathlib
+import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -217,6 +219,28 @@ def test_what_is_prepared_is_a_data_set_of_tfds(tiny, tmp_path):
     assert len(source) == 10
     assert source[0]["image"].shape == (20, 30, 3)
     assert builder.info.features["label"].int2str(0) == "bicycle 1"
+
+
+def reds_are_labels(split) -> bool:
+    reds = split.fetch(range(len(split)))[:, 4, 4, 0].astype(int)
+    return bool(np.abs(reds - 10 * split.labels).max() <= 3)
+
+
+def test_what_is_deleted_and_prepared_again_is_read_anew(tiny, tmp_path):
+    old = made("cub200", tmp_path).test
+    assert reds_are_labels(old)
+    copy = pickle.dumps(old)
+    shutil.rmtree(store.place(PROTOCOLS["cub200"], tmp_path / "data"))
+    with pytest.raises(ValueError, match=r"picture 0 cannot be decoded .*rows.npz"):
+        old.fetch([0])
+    fakes.tar(tmp_path / "CUB_200_2011.tgz", dict(reversed(fakes.cub200_tree().items())))
+    datasets.prepare("cub200", tmp_path / "CUB_200_2011.tgz", data_dir=tmp_path / "data")
+    new = datasets.load("cub200", data_dir=tmp_path / "data", image_size=8).test
+    assert reds_are_labels(new)
+    assert reds_are_labels(pickle.loads(pickle.dumps(new)))
+    for gone in (old, pickle.loads(copy)):
+        with pytest.raises(ValueError, match=r"data_dir: .*cub200.* was prepared anew .*again"):
+            gone.fetch([0])
 
 
 def by_tfds(folder: pathlib.Path, file_format: str) -> pathlib.Path:

@@ -9,7 +9,7 @@ import functools
 import io
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SPLIT = "images"  # the one split of TFDS that holds all parts
 TABLE = "rows.npz"  # label, part, group and record of each picture, sorted by class and path
+_Stamp: TypeAlias = tuple[int, int]
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
@@ -61,6 +62,13 @@ def table_of(protocol: Protocol, data_dir: str | os.PathLike[str] | None) -> dic
     Raises:
       FileNotFoundError: it is not prepared, and how to.
     """
+    return _stamped_table(protocol, data_dir)[0]
+
+
+def _stamped_table(
+    protocol: Protocol, data_dir: str | os.PathLike[str] | None
+) -> tuple[dict[str, np.ndarray], _Stamp]:
+    """The table of rows, and which preparation it is of."""
     path = place(protocol, data_dir) / TABLE
     if not is_there(protocol, data_dir):
         homes = "; ".join(f"{file.name} from {file.home}" for file in protocol.files)
@@ -68,8 +76,8 @@ def table_of(protocol: Protocol, data_dir: str | os.PathLike[str] | None) -> dic
             f"data: {protocol.name} is not prepared in {path.parents[2]}: run "
             f"python -m experiments.prepare {protocol.name} ({homes})"
         )
-    with np.load(path) as arrays:
-        return dict(arrays)
+    with path.open("rb") as file, np.load(file) as arrays:
+        return dict(arrays), _stamp(os.fstat(file.fileno()))
 
 
 def read(
@@ -89,18 +97,18 @@ def read(
       FileNotFoundError: it is not prepared.
       ValueError: counts that are not those of the protocol.
     """
-    table = table_of(protocol, data_dir)
+    table, stamp = _stamped_table(protocol, data_dir)
     folder = place(protocol, data_dir)
-    for shard in _source(folder).dataset_info.splits[SPLIT].filepaths:
+    for shard in _source(folder, stamp).dataset_info.splits[SPLIT].filepaths:
         if not shard.exists():
             raise ValueError(f"data_dir: {shard} is lost; delete {folder} and prepare it again")
     side = protocol.size if size is None else int(size)
     shape = (len(table["record"]), side, side, protocol.channels)
     whole = Split(
         protocol.name,
-        _decoded(folder, table["record"], shape)
+        _decoded(folder, stamp, table["record"], shape)
         if protocol.in_memory
-        else Images(_Records(folder, table["record"]), shape),
+        else Images(_Records(folder, stamp, table["record"]), shape),
         table["label"],
         tuple(table["classes"].tolist()),
         table["group"] if len(table["groups"]) else None,
@@ -115,13 +123,13 @@ def read(
 
 
 def _decoded(
-    folder: pathlib.Path, records: np.ndarray, shape: tuple[int, int, int, int]
+    folder: pathlib.Path, stamp: _Stamp, records: np.ndarray, shape: tuple[int, int, int, int]
 ) -> np.ndarray:
     """All pictures of a set that has many small ones: threads would cost more than they bring."""
     from PIL import Image
 
     images = np.empty(shape, np.uint8)
-    source = _source(folder)
+    source = _current(folder, stamp)
     for first in range(0, len(records), 1000):
         some = source.__getitems__(records[first : first + 1000].tolist())
         for row, record in enumerate(some, first):
@@ -131,20 +139,40 @@ def _decoded(
 
 
 class _Records:
-    """Reads one picture by its row; a new process opens the files anew."""
+    """Reads one picture by its row; a new process opens the files anew.
 
-    def __init__(self, folder: pathlib.Path, records: np.ndarray) -> None:
-        self._folder, self._records = folder, records
+    Records of another preparation may lie in another order: they are refused, in any process.
+    """
+
+    def __init__(self, folder: pathlib.Path, stamp: _Stamp, records: np.ndarray) -> None:
+        self._folder, self._stamp, self._records = folder, stamp, records
 
     def __call__(self, row: int) -> Image.Image:
         from PIL import Image
 
-        record = _source(self._folder)[int(self._records[row])]
+        record = _current(self._folder, self._stamp)[int(self._records[row])]
         return Image.open(io.BytesIO(record["image"]))
 
 
+def _stamp(state: os.stat_result) -> _Stamp:
+    """Tells preparations apart by their table; the inode would not, as some mounts make them up."""
+    return state.st_mtime_ns, state.st_size
+
+
+def _current(folder: pathlib.Path, stamp: _Stamp) -> Any:
+    """The records of one preparation, as long as it is the one that is there.
+
+    Asked for each picture, since shards are opened when they are first read. It takes microseconds.
+    """
+    if _stamp((folder / TABLE).stat()) != stamp:
+        raise ValueError(f"data_dir: {folder} was prepared anew since it was loaded; load it again")
+    return _source(folder, stamp)
+
+
 @functools.lru_cache(8)
-def _source(folder: pathlib.Path) -> Any:
+def _source(folder: pathlib.Path, stamp: _Stamp) -> Any:
+    """Kept open by preparation: one that is deleted and made again is another."""
+    del stamp
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(os.fspath(folder))
