@@ -196,6 +196,15 @@ def test_classes_are_split_as_asked(tmp_path, cache, given, sizes):
     assert splits.train.class_names == tuple(sorted(CLASSES, key=natural))
 
 
+def test_a_share_of_classes_is_not_rounded_up_for_what_floats_add():
+    for count in range(1, 1001):
+        for share in range(100):  # in hundredths
+            exact = -(-share * count // 100)
+            assert folder._share(share / 100, count) == exact
+            assert folder._share(1 - (100 - share) / 100, count) == exact
+    assert folder._share(1 / 3, 3) == folder._share(0.1 + 0.2, 10) - 2 == 1
+
+
 def test_folders_of_splits_are_taken_as_such(tmp_path, cache):
     fill(tmp_path / "one" / "train", ["a", "b", "c"])
     fill(tmp_path / "one" / "Val", ["d", "e"])

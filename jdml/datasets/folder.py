@@ -211,8 +211,8 @@ def _divided(
 def _by_class(
     listing: Listing, rows: list[int], classes: list[str], train: float, validation: float
 ) -> dict[str, list[int]]:
-    seen = math.ceil(train * len(classes))
-    held = math.ceil(validation * seen)
+    seen = _share(train, len(classes))
+    held = _share(validation, seen)
     place = {name: number for number, name in enumerate(classes)}
     ends = {"train": seen - held, "validation": seen, "test": len(classes)}
     parts: dict[str, list[int]] = {}
@@ -226,6 +226,11 @@ def _by_class(
             "expected 2 or more to train on, and some to test"
         )
     return parts
+
+
+def _share(share: float, count: int) -> int:
+    """That share of a count, rounded up, but not for what floats add: 0.55 * 100 is above 55."""
+    return math.ceil(share * count - 1e-9)
 
 
 def _check_disjoint(classes: dict[str, set[str]]) -> None:
