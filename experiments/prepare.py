@@ -79,6 +79,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.exit(2, f"{PROG}: NAME: none given, expected one of {', '.join(known)}\n")
     if asked.source and len(asked.names) != 1:
         parser.exit(2, f"{PROG}: --from: goes with one NAME\n")
+    if asked.source and asked.names == ["hangul"]:
+        parser.exit(2, f"{PROG}: --from: hangul comes with the package, expected no PATH\n")
+    if len(asked.source or ()) > 1 and asked.names == ["fashion_mnist"]:
+        parser.exit(2, f"{PROG}: --from: got {len(asked.source)} paths, expected one folder\n")
     return asked
 
 

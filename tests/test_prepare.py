@@ -278,6 +278,8 @@ def test_the_list_shows_all_and_what_is_there(tiny, tmp_path, capsys):
         (["imagenet"], "NAME: got imagenet, expected one of hangul, fashion_mnist, cub200"),
         ([], "NAME: none given, expected one of hangul"),
         (["sop", "lfw", "--from", "x"], "--from: goes with one NAME"),
+        (["hangul", "--from", "/nowhere"], "--from: hangul comes with the package, expected"),
+        (["fashion_mnist", "--from", "a", "b"], "--from: got 2 paths, expected one folder"),
     ],
 )
 def test_wrong_arguments_are_one_line(command, words, capsys):
