@@ -289,6 +289,8 @@ def test_images_are_mixed_too_and_alpha_says_how_much():
     keys = augment.keys(0, 0, jnp.arange(300))
     ends = jnp.arange(300.0)[:, None] % 2
     share = jax.jit(lambda alpha: augment.mix(keys, ends, jnp.arange(300) % 2, alpha=alpha).rows)
+    fixed = jnp.array(2.0)  # known, but closed over by jit
+    jax.jit(lambda: augment.mix(keys, ends, jnp.arange(300) % 2, alpha=fixed).rows)()
     assert np.std(share(0.3)) > np.std(share(2.0)) > np.std(share(20.0))
     assert np.mean(np.abs(share(2.0) - 0.5)) == pytest.approx(3 / 16, abs=0.03)
 
@@ -308,6 +310,19 @@ def test_images_are_mixed_too_and_alpha_says_how_much():
         (lambda: augment.Greyscale()(KEYS, IMAGES[..., :2]), "images: got 2 channels, expected 1"),
         (lambda: augment.Flip()(KEYS, IMAGES[0]), r"images: got float32\[7, 9, 3\], expected"),
         (lambda: augment.boxes(0, 0, [-1]), "items: got .*expected integers of 0 or more"),
+        (lambda: augment.boxes(0, 0, [1], np.nan), "shapes: got nan, expected width by height"),
+        (lambda: augment.boxes(0, 0, [1, 2], [1.0, 0.0]), "shapes: got 0.0, expected width"),
+        (lambda: augment.boxes(0, 0, [1, 2], [1.0] * 3), r"shapes: got \[3\] for 2 items, exp"),
+        (lambda: augment.boxes(0, 0, [1], np.inf), "shapes: got inf, expected width by height"),
+        (lambda: augment.Warp(turn=np.nan), "turn: got nan, expected a finite number"),
+        (lambda: augment.Warp(shift=np.inf), "shift: got inf, expected a finite number"),
+        (lambda: augment.ColourJitter(contrast=np.nan), "contrast: got nan, expected 0 or more"),
+        (lambda: augment.mix(ROW_KEYS, ROWS, LABELS, alpha=0.0), "alpha: got 0.0, expected a numb"),
+        (
+            lambda: augment.mix(ROW_KEYS, ROWS, LABELS, alpha=jnp.array(np.nan)),
+            "alpha: got nan, ex",
+        ),
+        (lambda: augment.mix(ROW_KEYS, ROWS, LABELS, alpha=np.inf), "alpha: got inf, expected a n"),
         (lambda: augment.mix(ROW_KEYS, ROWS, LABELS[:2]), r"labels: got int32\[2\], expected"),
         (lambda: augment.mix(ROW_KEYS, ROWS, LABELS, partners="x"), "partners: got 'x', expected"),
     ],

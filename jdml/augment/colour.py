@@ -44,7 +44,7 @@ class ColourJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
         if not 0 <= self.hue <= math.pi:
             raise ValueError(f"hue: got {self.hue}, expected 0 to pi, radians")

@@ -108,6 +108,9 @@ def boxes(
     Returns:
       float64 [n, 4]: left, top, width and height as fractions of the picture.
 
+    Raises:
+      ValueError: items below 0, a range that is none, or shapes that are not above 0.
+
     Example:
       >>> found = boxes(0, 7, [2, 5], scale=(0.25, 0.25), ratio=(1.0, 1.0))
       >>> found.shape, found[:, 2:].tolist()
@@ -118,7 +121,12 @@ def boxes(
     if items.ndim != 1 or (items.size and (items.dtype.kind not in "iu" or items.min() < 0)):
         raise ValueError(f"items: got {items!r}, expected integers of 0 or more, [n]")
     draws = [np.random.default_rng([seed, step, item]).random((4, _TRIES)) for item in items]
-    shape = np.broadcast_to(np.asarray(shapes, np.float64), items.shape)[:, None]
+    shape = np.asarray(shapes, np.float64)
+    wrong = ~((shape > 0) & np.isfinite(shape))
+    if shape.shape not in ((), items.shape) or wrong.any():
+        got = shape[wrong][0] if wrong.any() else f"{list(shape.shape)} for {len(items)} items"
+        raise ValueError(f"shapes: got {got}, expected width by height above 0, [n] or one")
+    shape = np.broadcast_to(shape, items.shape)[:, None]
     return _boxes(np, np.reshape(draws, (-1, 4, _TRIES)), shape, scale, ratio)
 
 

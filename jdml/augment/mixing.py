@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jdml.augment.chain import Array, as_floats, each
 
@@ -67,7 +70,8 @@ def mix(
       A `Mixed`.
 
     Raises:
-      ValueError: labels that are not one integer a row, or unknown partners.
+      ValueError: labels that are not one integer a row, unknown partners, or an alpha that is not
+        above 0, where it is known outside jit.
 
     Example:
       >>> from jdml.augment import keys
@@ -81,6 +85,7 @@ def mix(
       for Deep Metric Learning", ICLR 2022.
     """
     rows, labels = jnp.asarray(rows), jnp.asarray(labels)
+    _check_alpha(alpha)
     if not jnp.issubdtype(rows.dtype, jnp.floating):
         rows = as_floats(rows)
     if labels.shape != rows.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -108,6 +113,15 @@ def mix(
         jnp.where(aside, 0.0, 1.0),
         exists,
     )
+
+
+def _check_alpha(alpha: Any) -> None:
+    """Refuses what gives no distribution, where the value is at hand: outside jit."""
+    if isinstance(alpha, Tracer):
+        return
+    value = np.asarray(alpha)  # not jnp: it would trace the comparison where jit closes over alpha
+    if value.ndim or not 0 < value < math.inf:
+        raise ValueError(f"alpha: got {alpha}, expected a number above 0")
 
 
 def _draw(key: Array, allowed: Array, alpha: float | Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,12 @@ class Warp:
     shear: float = 0.15
     stretch: float = 0.12
     shift: float = 0.06
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not math.isfinite(value):
+                raise ValueError(f"{field.name}: got {value}, expected a finite number")
 
     def __call__(self, keys: Array, images: Array) -> Array:
         """The warped images [B, H, W, C], float32."""
