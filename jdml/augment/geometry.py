@@ -123,7 +123,7 @@ def boxes(
     draws = [np.random.default_rng([seed, step, item]).random((4, _TRIES)) for item in items]
     shape = np.asarray(shapes, np.float64)
     wrong = ~((shape > 0) & np.isfinite(shape))
-    if shape.shape not in ((), items.shape) or wrong.any():
+    if shape.shape not in ((), (1,), items.shape) or wrong.any():
         got = shape[wrong][0] if wrong.any() else f"{list(shape.shape)} for {len(items)} items"
         raise ValueError(f"shapes: got {got}, expected width by height above 0, [n] or one")
     shape = np.broadcast_to(shape, items.shape)[:, None]
