@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import augment
 from experiments.data import Images
-from experiments.scores import score
+from experiments.scores import score_rows
 from experiments.settings import Settings
 from experiments.sweep_losses import Contender, Number
 from experiments.sweep_train import Sets, Trainer
@@ -142,7 +142,8 @@ class Comparison:
             }
         if tests:
             found["ours"]["scores"] = self._trainer.score(state, test)
-            found["theirs"]["scores"] = score(peer.embed(test.images), test.labels)
+            gallery = None if test.gallery is None else peer.embed(test.gallery.images)
+            found["theirs"]["scores"] = score_rows(peer.embed(test.images), test, gallery, (1,))
         return found
 
     def _batches(self, first: int, seed: int) -> list[dict[str, np.ndarray]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -50,6 +53,37 @@ def test_sides_that_start_apart_are_refused(quick_compile, monkeypatch):
     monkeypatch.setattr(peer_torch.Peer, "embed", lambda self, images: np.zeros((len(images), 8)))
     with pytest.raises(RuntimeError, match="features are 1 apart before the first step"):
         peer_run.Comparison(peer_run.ROWS["contrastive"], settings, data).run(1)
+
+
+def test_both_sides_search_the_gallery_where_there_is_one(quick_compile, monkeypatch):
+    from experiments.peer_run import ROWS, Comparison
+
+    class Pixels:  # in the place of the peer: embeds without training
+        def __init__(self, *args):
+            pass
+
+        def step(self, images, labels):
+            return 0.0
+
+        def embed(self, images):
+            return images.reshape(len(images), -1).astype(np.float32)
+
+    fake = types.ModuleType("peer_torch")
+    fake.Peer = Pixels
+    monkeypatch.setitem(sys.modules, "experiments.peer_torch", fake)
+    monkeypatch.setattr(Comparison, "_features_apart", lambda *args: 0.0)
+    monkeypatch.setattr(
+        sweep_train.Trainer, "embed", lambda self, state, images: Pixels().embed(images)
+    )
+    settings, data = tiny()
+    test = data.tests["test"]
+    wrong = test._replace(labels=(test.labels + 1) % 4)  # nothing is found there
+    queries = test._replace(gallery=wrong)
+    data = data._replace(tests={"test": queries})
+    settings = dataclasses.replace(settings, steps=1)
+    found = Comparison(ROWS["triplet, nearest semi-hard"], settings, data).run(1)
+    assert found["theirs"]["scores"] == found["ours"]["scores"]
+    assert found["ours"]["scores"]["recall_at_1"] == 0
 
 
 @needs_peer
