@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def helpers(plan: Plan, argv: Sequence[str]) -> Iterator[None]:
     """Other processes that do the same work while the block runs, each on its share of the cores.
 
-    A helper ends by itself when its parent is gone.
+    A helper ends by itself when its parent is gone, after the training under way.
     """
     others = []
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

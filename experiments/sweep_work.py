@@ -106,7 +106,7 @@ class Worker:
     def _search(self, loss: str) -> None:
         numbers = CONTENDERS[loss].numbers
         done = trials(self._store, loss)
-        while len(done) < self._plan.trials:
+        while len(done) < self._plan.trials and not self._orphan():
             tried = propose(numbers, done, SEARCH_SEED)
             images = {"validation": self._sets.validation}
             trained = self._trainer(loss, search=True).run(tried, SEARCH_SEED, images)

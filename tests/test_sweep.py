@@ -185,6 +185,19 @@ def test_a_killed_process_loses_only_the_run_under_way(command, tmp_path):
     assert len(after) == len(kept) + 2
 
 
+def test_a_helper_ends_after_the_training_in_which_its_parent_goes(command, tmp_path, monkeypatch):
+    parent, train, gone = os.getppid(), sweep_train.Trainer.run, []
+
+    def goes(self, *args):
+        gone.append(True)
+        return train(self, *args)
+
+    monkeypatch.setattr(sweep_train.Trainer, "run", goes)
+    monkeypatch.setattr(os, "getppid", lambda: parent if not gone else 1)
+    assert command(*TWO, "--trials", "5", "--parent", str(parent)) == 0
+    assert list(files(tmp_path / "out")) == ["contrastive/trial-0.json"]
+
+
 def test_claims_are_given_to_one_and_given_back(tmp_path):
     store = sweep_store.Store(tmp_path)
     store.open({"steps": 1}, {})
