@@ -101,6 +101,7 @@ def conclude(plan: Plan, store: Store, raw: dict[str, dict[str, float]]) -> None
     )
     if plan.test_images:
         caption += f" Of each set about {plan.test_images:,} images are searched."
+    caption += "".join(f" {row.diverged_in_words()}." for row in found if row.diverged)
     what = {"settings": plan.common(), "raw": raw, "losses": sweep_table.as_json(found)}
     write_json(plan.out / "results.json", what)
     (plan.out / "table.md").write_text(sweep_table.markdown(found, raw, caption))

@@ -53,7 +53,7 @@ def draw(
         for axes, (score, title) in zip(panels, _SCORES.items()):
             _panel(axes, found, raw, score)
             axes.set_title(title)
-        panels[0].set_yticks(range(len(found)), [row.loss for row in found])
+        panels[0].set_yticks(range(len(found)), [row.title() for row in found])
         panels[0].set_ylim(len(found) - 0.5, -0.5)  # the best on top
         handles, names = panels[0].get_legend_handles_labels()
         where = "outside upper center"

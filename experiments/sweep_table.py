@@ -28,6 +28,7 @@ class Row(NamedTuple):
       numbers: the best ones.
       validation: MAP@R of each trial.
       seeds: how many are done.
+      diverged: how many of these have scores of 0 because the loss was no number any more.
     """
 
     loss: str
@@ -35,6 +36,21 @@ class Row(NamedTuple):
     numbers: dict[str, float]
     validation: list[float]
     seeds: int
+    diverged: int = 0
+
+    def title(self) -> str:
+        """The name, and how many seeds diverged where some did.
+
+        Example:
+          >>> Row("arcface", {}, {}, [], seeds=3, diverged=1).title()
+          'arcface (1 of 3 diverged)'
+        """
+        told = f" ({self.diverged} of {self.seeds} diverged)" if self.diverged else ""
+        return self.loss + told
+
+    def diverged_in_words(self) -> str:
+        """What a caption says of it."""
+        return f"{self.loss}: {self.diverged} of {self.seeds} seeds diverged, counted as 0"
 
 
 def trials(store: Store, loss: str) -> list[tuple[dict[str, float], float]]:
@@ -63,7 +79,9 @@ def rows(store: Store, losses: Sequence[str], seeds: int) -> list[Row]:
         keys = [key for key in COLUMNS if runs and key[0] in runs[0]["scores"]]
         scores = {(s, k): interval([run["scores"][s][k] for run in runs]) for s, k in keys}
         numbers = done[best(done)][0] if done else {}
-        found.append(Row(loss, scores, numbers, [value for _, value in done], len(runs)))
+        diverged = sum(run.get("diverged") is not None for run in runs)
+        values = [value for _, value in done]
+        found.append(Row(loss, scores, numbers, values, len(runs), diverged))
     return sorted(found, key=lambda row: -row.scores[key].mean if (key := _main(row)) else 1.0)
 
 
@@ -96,7 +114,7 @@ def grid(
     """
     keys = [key for key in COLUMNS if key[0] in raw]
     lines = [
-        [row.loss, *(str(row.scores.get(key, "")) for key in keys), shown(row.numbers)]
+        [row.title(), *(str(row.scores.get(key, "")) for key in keys), shown(row.numbers)]
         for row in found
     ]
     lines.append(["raw pixels", *(f"{raw[s][k]:.3f}" for s, k in keys), ""])
@@ -151,6 +169,7 @@ def as_json(found: Sequence[Row]) -> list[dict[str, Any]]:
             "numbers": row.numbers,
             "validation_map_at_r": row.validation,
             "seeds": row.seeds,
+            "diverged": row.diverged,
         }
         for row in found
     ]

@@ -270,6 +270,30 @@ def test_a_loss_that_is_no_number_scores_nothing(quick_compile):
     assert set(found.scores["test"].values()) == {0.0}
 
 
+def test_a_seed_that_diverged_is_told_wherever_its_zero_counts(
+    command, tmp_path, monkeypatch, capsys
+):
+    def scored(self, numbers, seed, tests):
+        diverged = 2 if seed == 2 and len(numbers) == 2 else None  # contrastive has two numbers
+        value = 0.0 if diverged else 0.7
+        scores = {name: {"map_at_r": value, "recall_at_1": value} for name in tests}
+        return sweep_train.Trained(scores, diverged, 0.1)
+
+    monkeypatch.setattr(sweep_train.Trainer, "run", scored)
+    assert command(*TWO, "--trials", "1") == 0
+    told = "contrastive: 1 of 2 seeds diverged, counted as 0."
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| contrastive (1 of 2 diverged) | 0.350 ± " in table
+    assert "| arcface | 0.700 ± " in table
+    assert table.splitlines()[-1].endswith(f"(Student's t). {told}")
+    assert "contrastive (1 of 2 diverged)" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["loss"]: row["diverged"] for row in result["losses"]} == {
+        "arcface": 0,
+        "contrastive": 1,
+    }
+
+
 def test_a_third_of_the_classes_stands_in_for_missing_validation(monkeypatch):
     monkeypatch.setattr(sweep_train, "load", lambda s: toy(s, validation=False))
     found = sweep_train.sets(Settings(classes_per_batch=5, per_class=3), test_images=8)
