@@ -21,6 +21,10 @@ def propose(
     The first trial has the defaults. Each other one comes from a sampler of its own seed, which
     is shown all trials before it, so that it does not matter whether one process made them.
 
+    The trials that are drawn blindly, the second and third, take the same random numbers for every
+    loss, laid out in its own ranges: all have the same chances, but their luck is not independent,
+    so that a draw that is good for several losses helps them together.
+
     Args:
       numbers: what is searched.
       done: (numbers, value) of the trials before, in their order; larger values are better.
