@@ -121,6 +121,39 @@ def test_five_steps_are_those_of_one_device(objective, kind, options):
             np.testing.assert_allclose(np.asarray(x), y, 1e-5, 1e-10, err_msg=name)
 
 
+def longer():
+    """Six classes in tables, and centers beside them, of eight rows, which shards divide."""
+    return objectives.weighted_sum(
+        (1.0, objectives.table(losses.cosface, 6, rows=8, scale=8.0)),
+        (0.1, objectives.center(6, rows=8)),
+    )
+
+
+def shorter():
+    """Centers that are fewer than the rows of the table."""
+    return objectives.weighted_sum(
+        (1.0, objectives.table(losses.cosface, 6, rows=8, scale=8.0)), (0.1, objectives.center(6))
+    )
+
+
+@pytest.mark.parametrize("kind", ["jit", "shard_map"])
+def test_centers_lie_as_the_table_beside_them(kind):
+    with jax.enable_x64(True):
+        step, state = wrapped(longer, kind, 4, model=2)
+        got, _ = step(state, batch(0))
+        step, state = wrapped(longer, kind, 1)
+        expected, _ = step(state, batch(0))
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+        jax.tree.map(close, got.objective_state, expected.objective_state)
+        jax.tree.map(close, got.params["objective"], expected.params["objective"])
+        step, state = wrapped(shorter, kind, 4, model=2)
+        message = (
+            r"^rows: got 6 centers beside a class table of another length .* center\(num_classes"
+        )
+        with pytest.raises(ValueError, match=message):
+            step(state, batch(0))
+
+
 # ---------------------------------------------------------------- what lies and goes where
 
 

@@ -106,6 +106,54 @@ def test_each_class_learns_its_boundary():
     np.testing.assert_allclose(numbers, [1.3, 1.2, 1.2], rtol=1e-6)
 
 
+PER_CLASS = objectives.learned(0.9, num_classes=2)
+OF_TWO = {
+    "table": objectives.table(losses.cosface, 2, scale=4.0),
+    "table of learned margins": objectives.table(losses.cosface, 2, margin=PER_CLASS, scale=4.0),
+    "pairs": objectives.pairs(losses.margin, beta=PER_CLASS),
+    "center": objectives.center(2),
+    "center of more rows": objectives.center(2, rows=4),
+    "adaface": objectives.adaface(2),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+@pytest.mark.parametrize("name", OF_TWO)
+def test_a_missing_row_may_have_any_class(name, dtype):
+    """Outside jit as inside: loss and next state are those without the row."""
+    objective, where = OF_TWO[name], np.arange(6) != 2
+    params, state = made(objective)
+    few = ROWS[where], {"labels": LABELS[where].astype(dtype)}
+    more = ROWS, {"labels": LABELS.astype(dtype), "where": where}
+    for call in (objective.loss, jax.jit(objective.loss)):
+        expected = objective.loss(params, state, *few)
+        np.testing.assert_allclose(call(params, state, *more), expected, rtol=1e-5)
+        following = objective.update(state, params, *more)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+        jax.tree.map(close, following, objective.update(state, params, *few))
+
+
+@pytest.mark.parametrize("name", ["table", "table of learned margins", "pairs", "center"])
+def test_a_row_of_a_class_beyond_is_an_error_where_labels_are_at_hand(name):
+    params, state = made(OF_TWO[name])
+    with pytest.raises(ValueError, match=r"^labels: got class 2, expected 0 to 1 "):
+        OF_TWO[name].loss(params, state, ROWS, BATCH)
+
+
+def test_centers_beyond_the_classes_stay_and_count_for_nothing():
+    longer, plain = objectives.center(2, rows=4), objectives.center(2)
+    start = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    got = jax.jit(longer.loss)({}, start, ROWS, BATCH)
+    expected = jax.jit(plain.loss)({}, start[:2], ROWS, BATCH)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    moved = jax.jit(longer.update)(start, {}, ROWS, BATCH)
+    np.testing.assert_array_equal(moved[2:], start[2:])
+    expected = jax.jit(plain.update)(start[:2], {}, ROWS, BATCH)
+    np.testing.assert_allclose(moved[:2], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^rows: got 1, expected 2 or more"):
+        objectives.center(2, rows=1)
+
+
 def test_combinators_carry_learned_numbers():
     temperature = objectives.learned_logarithm(0.1, smallest=0.01)
     objective = objectives.with_memory(objectives.pairs(losses.ntxent, temperature=temperature), 8)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jdml._core import checks
 from jdml._core.maths import unit
 from jdml._core.options import Array
 from jdml._core.table import table_labels
 from jdml.objectives.parameters import split, starts, values
+from jdml.states.rows import existing_labels
 
 Batch = Mapping[str, Array]
 
@@ -70,7 +70,8 @@ def pairs(loss: Callable[..., Array], **numbers: Any) -> Objective:
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         del state
         labels = batch["labels"]
-        given = {**batch_rows(batch), **fixed, **values(taught, params, labels)}
+        learned = values(taught, params, labels, batch.get("where"))
+        given = {**batch_rows(batch), **fixed, **learned}
         return loss(embeddings, labels, **given, **without_classes(shared))
 
     return Objective(init, value, keep_state)
@@ -88,7 +89,8 @@ def table(
 
     Args:
       loss: such as `losses.arcface`.
-      num_classes: C.
+      num_classes: C. A row of a class beyond the table is an error outside jit; under jit, where
+        labels cannot be looked at, it counts for nothing, as missing rows do anywhere.
       sub_centers: K, directions a class, for `losses.subcenter_arcface`.
       rows: R, rows of the table, C by default. Those beyond C stand for no class: no loss sees
         them, though a regularizer of the table does. A table that is split over devices has to
@@ -121,7 +123,8 @@ def table(
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         del state
-        labels, proxies = batch["labels"], params["proxies"]
+        labels = existing_labels(batch["labels"], batch.get("where"))
+        proxies = params["proxies"]
         given = {**batch_rows(batch), **fixed, **values(taught, params, labels)}
         if length > num_classes:
             shared = of_classes(num_classes, proxies, shared)
@@ -134,12 +137,6 @@ def of_classes(num_classes: int, proxies: Array, shared: Mapping[str, Any]) -> d
     """The shared keywords that leave out the rows of a table beyond its classes."""
     classes = table_labels(proxies, shared.get("proxy_labels"), shared.get("class_axis_name"))
     return {**shared, "proxy_labels": jnp.where(classes < num_classes, classes, -1)}
-
-
-def known_labels(labels: Array, num_classes: int) -> Array:
-    """Labels with -1, which every rule leaves out, for classes beyond `num_classes`."""
-    labels = jnp.asarray(checks.as_array("labels", labels))
-    return jnp.where(labels < num_classes, labels, -1)
 
 
 def at_least(name: str, value: int, least: int) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jdml._core import checks
 from jdml._core.options import Array
+from jdml.states.rows import existing_labels
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class Learned:
         shape = () if self.num_classes is None else (self.num_classes,)
         return jnp.full(shape, start, jnp.float32)
 
-    def number(self, parameter: Array, labels: Array) -> Array:
-        """The number of a parameter, or the numbers of the classes of the rows [B]."""
+    def number(self, parameter: Array, labels: Array, where: Array | None = None) -> Array:
+        """The number of a parameter, or the numbers of the classes of the rows [B].
+
+        Raises:
+          ValueError: an existing row of a class beyond `num_classes`, where labels are at hand.
+        """
         value = self._value(parameter)
         if self.num_classes is None:
             return value
-        labels = jnp.asarray(checks.as_array("labels", labels))
-        checks.class_labels("labels", labels, labels.shape[0], "embeddings")
+        labels = existing_labels(labels, where)
         checks.known_classes(labels, self.num_classes)
         inside = (labels >= 0) & (labels < self.num_classes)
         own = value[jnp.where(inside, labels, 0)]
@@ -69,7 +73,8 @@ def learned(start: float, *, num_classes: int | None = None) -> Learned:
 
     Args:
       start: its value before the first step.
-      num_classes: C, for one number a class. Rows of a class beyond it keep `start`.
+      num_classes: C, for one number a class. A row of a class beyond it is an error outside jit;
+        under jit, where labels cannot be looked at, it keeps `start`, as missing rows do anywhere.
 
     Returns:
       What `pairs`, `table` and the objectives of single losses take for a number.
@@ -105,7 +110,7 @@ def learned_logarithm(
     Args:
       start: its value before the first step, between the bounds.
       smallest, largest: what it never passes.
-      num_classes: C, for one number a class. Rows of a class beyond it keep `start`.
+      num_classes: C, for one number a class; see `learned` for rows of a class beyond it.
 
     Returns:
       What `pairs`, `table` and the objectives of single losses take for a number.
@@ -143,9 +148,11 @@ def starts(taught: Mapping[str, Learned]) -> dict[str, Array]:
     return {name: number.parameter() for name, number in taught.items()}
 
 
-def values(taught: Mapping[str, Learned], params: Any, labels: Any) -> dict[str, Array]:
+def values(
+    taught: Mapping[str, Learned], params: Any, labels: Any, where: Any = None
+) -> dict[str, Array]:
     """The keywords of the loss that these parameters are."""
-    return {name: number.number(params[name], labels) for name, number in taught.items()}
+    return {name: number.number(params[name], labels, where) for name, number in taught.items()}
 
 
 def _classes(num_classes: int | None) -> int | None:

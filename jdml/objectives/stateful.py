@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from jdml import losses, states
 from jdml._core.options import Array, Number
@@ -13,12 +14,12 @@ from jdml.objectives.base import (
     Objective,
     at_least,
     batch_rows,
-    known_labels,
     of_classes,
     table,
     without_classes,
 )
 from jdml.objectives.numbers import sphereface_annealing
+from jdml.states.rows import existing_labels
 
 
 def adacos(num_classes: int, *, rows: int | None = None) -> Objective:
@@ -57,15 +58,17 @@ def adacos(num_classes: int, *, rows: int | None = None) -> Objective:
     return Objective(init, value, update)
 
 
-def center(num_classes: int, *, rate: Number = 0.5) -> Objective:
+def center(num_classes: int, *, rows: int | None = None, rate: Number = 0.5) -> Objective:
     """Center loss with the paper's rule for the centers. To be added to another objective.
 
     Args:
       num_classes: C.
+      rows: R, as many as the class table beside it has, see `table`; C by default. Centers are
+        split over devices as that is.
       rate: of the centers, alpha in the paper.
 
     Returns:
-      An `Objective` with the centers [C, D] as state.
+      An `Objective` with the centers [R, D] as state.
 
     Example:
       >>> _, centers = center(10).init(jax.random.key(0), 4)
@@ -77,20 +80,34 @@ def center(num_classes: int, *, rate: Number = 0.5) -> Objective:
       ECCV 2016.
     """
     at_least("num_classes", num_classes, 1)
+    length = num_classes if rows is None else rows
+    at_least("rows", length, num_classes)
 
     def init(key: Array, dim: int) -> tuple[Any, Any]:
         del key
-        return {}, jnp.zeros((num_classes, dim))
+        return {}, jnp.zeros((length, dim))
+
+    def known(state: Any, batch: Batch, shared: Any) -> Array:
+        """The labels that have a center, of centers that lie as the table beside them."""
+        class_axis = shared.get("class_axis_name")
+        if class_axis is not None and state.shape[0] * lax.axis_size(class_axis) != length:
+            raise ValueError(
+                f"rows: got {length} centers beside a class table of another length that devices "
+                "share, expected as many: center(num_classes, rows=...)"
+            )
+        beyond = None if length == num_classes else num_classes
+        return existing_labels(batch["labels"], batch.get("where"), beyond)
 
     def value(params: Any, state: Any, embeddings: Array, batch: Batch, **shared: Any) -> Array:
         del params
-        return losses.center(embeddings, batch["labels"], state, **batch_rows(batch), **shared)
+        labels = known(state, batch, shared)
+        return losses.center(embeddings, labels, state, **batch_rows(batch), **shared)
 
     def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
+        labels = known(state, batch, shared)
         axes = {k: v for k, v in shared.items() if k in ("axis_name", "class_axis_name")}
-        labels, where = batch["labels"], batch.get("where")
-        return states.update_centers(state, embeddings, labels, rate=rate, where=where, **axes)
+        return states.update_centers(state, embeddings, labels, rate=rate, **axes)
 
     return Objective(init, value, update)
 
@@ -239,8 +256,8 @@ def adaface(num_classes: int, **numbers: Any) -> Objective:
 
     def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
-        options = {"where": batch.get("where"), "axis_name": shared.get("axis_name")}
-        labels = known_labels(batch["labels"], num_classes)
+        options = {"axis_name": shared.get("axis_name")}
+        labels = existing_labels(batch["labels"], batch.get("where"), num_classes)
         return states.update_norms(state, embeddings, labels=labels, **options)
 
     return Objective(init, value, update)

@@ -44,6 +44,17 @@ def checked_labels(
     return labels, exists
 
 
+def existing_labels(labels: Array, where: Array | None, num_classes: int | None = None) -> Array:
+    """Labels with -1, which no loss and no rule counts, for rows that do not exist.
+
+    So are, where their number is given, labels beyond the classes.
+    """
+    labels, exists = checked_labels(labels, where)
+    if num_classes is not None:
+        exists &= labels < num_classes
+    return jnp.where(exists, labels, -1)
+
+
 def rows_of_all(x: Array, axis_name: AxisName | None) -> Array:
     """The rows of all devices, in the order of the devices, known to be the same on all of them.
 
