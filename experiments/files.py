@@ -5,12 +5,43 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from experiments.settings import Settings
 
 # A resumed run may change these.
 FREE = ("data_dir", "run_dir", "name", "parallel", "checkpoint_every")
+
+
+_LOCK = ".lock"
+
+
+class Held:
+    """A folder that no other process gets while this lives; the system gives it back at the end.
+
+    Where the system has no such locks, it is held by nothing but its name.
+
+    Args:
+      folder: that exists.
+
+    Raises:
+      BlockingIOError: another one has it.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._file = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except (ImportError, OSError):  # Windows, and some network file systems
+            pass
+
+    def __del__(self) -> None:
+        os.close(self._file)
 
 
 def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:
@@ -20,16 +51,11 @@ def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:
       ValueError: a named folder that is taken, nothing to resume, or settings that are not those
         of the run.
     """
-    first = settings.folder()
-    numbered = [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
-    taken = [folder for folder in numbered if (folder / "config.json").exists()]
     if not resume:
-        if settings.name and taken and taken[0] == first:
-            raise ValueError(f"name: got {first}, which holds a run: --resume goes on with it")
-        return next(
-            folder for folder in numbered if not folder.exists() or not any(folder.iterdir())
-        )
-    folder = first if settings.name else (taken or [first])[-1]
+        return next(_candidates(settings))
+    numbered = _numbered(settings)
+    taken = [folder for folder in numbered if (folder / "config.json").exists()]
+    folder = numbered[0] if settings.name else (taken or numbered)[-1 if taken else 0]
     if not (folder / "config.json").exists():
         raise ValueError(f"resume: got {folder}, expected the folder of a run")
     # A run of an older version lacks what came since, and ran without it.
@@ -38,6 +64,46 @@ def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:
         if name not in FREE and before[name] != value:
             raise ValueError(f"{name}: got {value}, expected {before[name]} as in {folder}")
     return folder
+
+
+def claim(settings: Settings, resume: bool) -> tuple[pathlib.Path, Held]:
+    """Makes the folder of `choose_folder` and holds it, against runs that start at this moment too.
+
+    Raises:
+      ValueError: as `choose_folder`, a folder that cannot be written, or one that another process
+        is writing to.
+    """
+    for folder in [choose_folder(settings, True)] if resume else _candidates(settings):
+        make(folder)
+        try:
+            held = Held(folder)
+        except BlockingIOError:
+            continue
+        if resume or _is_free(folder):  # still: who had it may have left
+            return folder, held
+    raise ValueError(f"name: got {settings.folder()}, which another process is writing to")
+
+
+def _numbered(settings: Settings) -> list[pathlib.Path]:
+    first = settings.folder()
+    return [first, *(first.with_name(f"{first.name}-{n}") for n in range(2, 1000))]
+
+
+def _candidates(settings: Settings) -> Iterator[pathlib.Path]:
+    """Folders that a new run may take: the named one, or any number where it has no name."""
+    if not settings.name:
+        yield from filter(_is_free, _numbered(settings))
+        return
+    folder = settings.folder()
+    if (folder / "config.json").exists():
+        raise ValueError(f"name: got {folder}, which holds a run: --resume goes on with it")
+    if not _is_free(folder):
+        raise ValueError(f"name: got {folder}, which holds other files: give another name")
+    yield folder
+
+
+def _is_free(folder: pathlib.Path) -> bool:
+    return not folder.exists() or all(path.name == _LOCK for path in folder.iterdir())
 
 
 def make(folder: pathlib.Path) -> None:

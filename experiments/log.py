@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import pathlib
 import statistics
 import sys
@@ -33,12 +34,16 @@ class Log:
     def __init__(self, folder: pathlib.Path, first: int):
         from tensorboardX import SummaryWriter
 
-        self._path = folder / "log.csv"
+        path = folder / "log.csv"
         self.kept = [row for row in read_log(folder) if row["step"] < first]
-        self._file = self._path.open("w", newline="")
+        # Beside its place first: a run that is stopped at once keeps the rows that it had.
+        with (beside := folder / "log.csv.part").open("w", newline="") as file:
+            rows = csv.DictWriter(file, list(COLUMNS))
+            rows.writeheader()
+            rows.writerows(self.kept)
+        os.replace(beside, path)
+        self._file = path.open("a", newline="")
         self._rows = csv.DictWriter(self._file, list(COLUMNS))
-        self._rows.writeheader()
-        self._rows.writerows(self.kept)
         self._events = SummaryWriter(str(folder / "events"), purge_step=first if first else None)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -86,13 +91,13 @@ class Silent:
 
 
 def read_log(folder: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of `log.csv`, none where there is no file."""
+    """The whole rows of `log.csv`, none where there is no file."""
     path = folder / "log.csv"
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        return [{name: float(x) for name, x in row.items() if x} for row in rows]
+    whole = path.read_text().rpartition("\n")[0]  # the last line may have been cut short
+    rows = csv.DictReader(whole.splitlines())
+    return [{name: float(x) for name, x in row.items() if x} for row in rows]
 
 
 class Progress:

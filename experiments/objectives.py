@@ -40,11 +40,26 @@ def build(settings: Settings, num_classes: int) -> Objective:
             raise ValueError(f"class_rows: got {rows}, expected {num_classes} or more, the classes")
         options["rows"] = rows
     made = objective(loss, num_classes, options)
+    if settings.mix:
+        made = _mixed(loss, made, settings.mix)
     if settings.sampled:
         made = objectives.sampled(made, settings.sampled, groups=settings.sample_groups)
     if settings.matryoshka:
         made = objectives.matryoshka(made, settings.matryoshka)
     return made
+
+
+def _mixed(name: str, made: Objective, weight: float) -> Objective:
+    inputs = _inputs(getattr(losses, name))
+    fits = inputs == ["embeddings", "labels"] and not hasattr(objectives, name)
+    if not fits:
+        raise ValueError(f"mix: got {weight}, expected 0, as {name} is no loss of pairs alone")
+    return objectives.mixed(made, weight=weight)
+
+
+def _inputs(loss: Any) -> list[str]:
+    parameters = inspect.signature(loss).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Objective:
@@ -67,6 +82,7 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
     if name not in known():
         raise ValueError(f"loss: got {name!r}, expected one of {', '.join(known())}")
     options = dict(options)
+    _check_options(name, options)
     if name == "center":
         softmax = objectives.table(losses.cosface, num_classes, margin=0.0, scale=16.0)
         weight = options.pop("weight", 0.003)
@@ -76,12 +92,8 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
         make = getattr(objectives, name)
         takes_classes = "num_classes" in inspect.signature(make).parameters
         return make(*[num_classes] * takes_classes, **options)
-    parameters = inspect.signature(getattr(losses, name)).parameters
-    inputs = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    inputs = _inputs(getattr(losses, name))
     tables = inputs == ["embeddings", "labels", "proxies"]
-    extra = {"sub_centers", "rows"} if tables else set()
-    for option in options.keys() - parameters.keys() - extra:
-        raise ValueError(f"loss_options: got {option}, which {name} does not take")
     if inputs == ["embeddings", "labels"]:
         return objectives.pairs(getattr(losses, name), **options)
     if tables:
@@ -89,3 +101,18 @@ def objective(name: str, num_classes: int, options: Mapping[str, Any]) -> Object
             options.setdefault("sub_centers", SUB_CENTERS[name])
         return objectives.table(getattr(losses, name), num_classes, **options)
     raise ValueError(f"loss: got {name!r}, whose {', '.join(inputs[2:])} no objective here gives")
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses a keyword that neither the loss takes nor the objective that feeds it."""
+    loss, make = getattr(losses, name), getattr(objectives, name, None)
+    taken, passed_on = {"weight"} if name == "center" else set(), make is None
+    if make is not None:
+        named = inspect.signature(make).parameters.values()
+        passed_on = any(p.kind is p.VAR_KEYWORD for p in named)
+        taken |= {p.name for p in named} - {"num_classes"}
+    if passed_on:
+        tables = _inputs(loss) == ["embeddings", "labels", "proxies"]
+        taken |= {*inspect.signature(loss).parameters, *["sub_centers", "rows"] * tables}
+    for option in options.keys() - taken:
+        raise ValueError(f"loss_options: got {option}, which {name} does not take")

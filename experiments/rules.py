@@ -21,7 +21,7 @@ _AT_LEAST_1 = (
 _AT_LEAST_0 = (
     "seed", "folds", "fold", "warp", "weight_decay", "table_decay", "table_multiplier",
     "trunk_multiplier", "freeze_trunk_steps", "momentum", "clip_norm", "test_classes", "workers",
-    "image_size", "crop", "class_rows", "sampled", "drop",
+    "image_size", "crop", "class_rows", "sampled", "drop", "mix",
 )  # fmt: skip
 
 
@@ -139,5 +139,7 @@ def _check_loss(settings: Settings) -> None:
     rising = list(widths) == sorted(set(widths)) and min(widths, default=1) > 0
     fits = rising and max(widths, default=1) <= settings.dim
     expect("matryoshka", widths, fits, f"rising widths of 1 to dim {settings.dim}")
+    free = bool(settings.weights) or not settings.frozen_norm
+    expect("frozen_norm", True, free, "weights, whose batch norm it is")
     both = bool(settings.miner) and "miner" in settings.loss_options
     expect("miner", repr(settings.miner), not both, "nothing, as loss_options has one")

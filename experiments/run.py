@@ -15,12 +15,12 @@ import numpy as np
 
 from experiments import augment, best, encoder, health, objectives, pictures
 from experiments.data import Data, Images, load
-from experiments.files import choose_folder, make, write_json
+from experiments.files import Held, choose_folder, claim, make, write_json
 from experiments.log import Log, Progress, Silent, Speed, read_log, usual_speed
 from experiments.pictures import VALIDATION
 from experiments.pipeline import batches
 from experiments.processes import first, one_before_the_rest, together, told
-from experiments.scores import check_ranks, raw_pixels, score, score_rows
+from experiments.scores import check_ranks, raw_pixels, score_rows
 from experiments.settings import Settings
 from experiments.verify import load_pairs, verify
 from jdml import datasets, encoders, training
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     parts: Parts
     pairs: datasets.Pairs | None  # to verify
     started: float  # seconds of `time.perf_counter`
+    held: Held | None  # the folder, on the first process
 
 
 class Parts(NamedTuple):
@@ -225,10 +226,8 @@ def validate(parts: Parts, state: TrainState, images: Images | None) -> dict[str
     """How well classes apart from training and test are retrieved so far."""
     if images is None:
         return {}
-    rows = parts.embed(state, images.images)  # on all processes
-    if not first():
-        return {}
-    return {VALIDATION: score(rows, images.labels)["map_at_r"]}
+    rows, gallery = _embedded(parts, state, images)
+    return {VALIDATION: score_rows(rows, images, gallery, (1,))["map_at_r"]} if first() else {}
 
 
 def prepare(settings: Settings, resume: bool, started: float) -> Run:
@@ -245,18 +244,31 @@ def prepare(settings: Settings, resume: bool, started: float) -> Run:
     Raises:
       ValueError: one line that names the wrong setting.
     """
-    folder = pathlib.Path(told(lambda: str(choose_folder(settings, resume))))
+    folder = pathlib.Path(told(lambda: str(choose_folder(settings, resume))))  # or what is wrong
     data = one_before_the_rest(lambda: load(settings))
     check_ranks(settings.ks, data.tests)
     if settings.select == "best" and data.validation is None:
         raise ValueError(f"select: got best, expected last: {settings.data} has no validation")
     pairs = one_before_the_rest(lambda: load_pairs(settings)) if settings.verify else None
     parts = together(lambda: build(settings, data))
-    if settings.weights and not (resume and any((folder / LAST).glob("[0-9]*"))):
+    if settings.weights and not (resume and _has_state(folder)):
         fresh = together(lambda: encoder.pretrained(settings, parts.fresh))
         parts = parts._replace(fresh=parts.step.place(fresh))
+    holds: list[Held] = []
+
+    def taken() -> str:
+        folder, held = claim(settings, resume)
+        holds.append(held)
+        return str(folder)
+
+    folder = pathlib.Path(told(taken))
     together(lambda: make(folder))
-    return Run(settings, folder, resume, data, parts, pairs, started)
+    return Run(settings, folder, resume, data, parts, pairs, started, *(holds or [None]))
+
+
+def _has_state(folder: pathlib.Path) -> bool:
+    """Whether there is a whole checkpoint: one that is being written has a longer name."""
+    return any(path.name.isdigit() for path in (folder / LAST).glob("*"))
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -266,15 +278,15 @@ def train(run: Run) -> dict[str, Any]:
       What `metrics.json` holds; nothing on other processes than the first, which writes.
     """
     settings, folder, data, parts = run.settings, run.folder, run.data, run.parts
+    if first():  # before all else: it makes the folder that of a run
+        write_json(folder / "config.json", settings.as_json())
+        if data.report is not None:
+            write_json(folder / "data.json", data.report)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder / LAST))
         state = parts.fresh
         if run.resume and (found := checkpoints.restore_latest(state)) is not None:
             state = found[0]
-        if first():
-            write_json(folder / "config.json", settings.as_json())
-            if data.report is not None:
-                write_json(folder / "data.json", data.report)
         log = stack.enter_context(Log(folder, int(state.step) + 1) if first() else Silent())
         keeper = None
         if settings.select == "best":
@@ -301,12 +313,16 @@ def train(run: Run) -> dict[str, Any]:
 
 def _tested(run: Run, state: TrainState, searched: Images) -> Any:
     """Scores of a test on the first process, embeddings, and those of its gallery."""
-    rows = run.parts.embed(state, searched.images)  # on all processes
-    gallery = None
-    if searched.gallery is not None:
-        gallery = run.parts.embed(state, searched.gallery.images)
+    rows, gallery = _embedded(run.parts, state, searched)
     scores = score_rows(rows, searched, gallery, run.settings.ks) if first() else {}
     return scores, rows, gallery
+
+
+def _embedded(parts: Parts, state: TrainState, images: Images) -> tuple[Any, Any]:
+    """Embeddings of images and of the gallery that they search, None without; on all processes."""
+    gallery = images.gallery
+    found = None if gallery is None else parts.embed(state, gallery.images)
+    return parts.embed(state, images.images), found
 
 
 def _result(run: Run, found: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -48,6 +49,7 @@ class Settings:
     matryoshka: tuple[int, ...] = _field((), "widths that are embeddings of their own", "loss")
     class_rows: int = _field(0, "rows of class tables, for shards to divide; 0 is classes", "loss")
     sampled: int = _field(0, "classes in a step, of all in a table: Partial FC; 0 is all", "loss")
+    mix: float = _field(0.0, "weight of a pair loss against mixed embeddings; 0 is none", "loss")
     sample_groups: int = _field(1, "parts of a table that give as many; class shards", "loss")
 
     parallel: str = _field("jit", "how devices share a batch: jit, pmap or shard_map", "devices")
@@ -106,7 +108,8 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """As config.json holds it: what JSON cannot hold is written out as text."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=repr))
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return json.loads(json.dumps(fields, default=_text))
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Settings:
@@ -117,6 +120,11 @@ class Settings:
     def check(self) -> None:
         """Raises ValueError for values that no run could use."""
         rules.check(self, get_type_hints(type(self)))
+
+
+def _text(value: Any) -> str:
+    """What a distance or a miner says of itself, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _tuples(value: Any) -> Any:

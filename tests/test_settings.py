@@ -13,7 +13,7 @@ from experiments import encoder, files, objectives, scores, settings, verify
 from experiments.best import Best
 from experiments.data import Images
 from experiments.settings import Settings, parse
-from jdml import datasets, encoders, metrics
+from jdml import datasets, distances, encoders, metrics, miners
 
 
 def parsed(*argv):
@@ -24,10 +24,25 @@ def parsed(*argv):
 
 
 def test_settings_survive_json():
-    given = parsed("--ks", "1", "10", "--augment", "--crop-scale", "0.5", "1", "--frozen-norm")
+    flags = ("--ks", "1", "10", "--augment", "--crop-scale", "0.5", "1")
+    given = parsed(*flags, "--frozen-norm", "--encoder", "resnet18", "--weights", "a.pth")
+    with pytest.raises(ValueError, match="frozen_norm: got True, expected weights, whose"):
+        parsed(*flags, "--frozen-norm", "--encoder", "resnet18")
     assert (given.ks, given.augment, given.crop_scale) == ((1, 10), (), (0.5, 1.0))
     given = dataclasses.replace(given, encoder_options={"depths": (1, 2)})
     assert Settings.from_json(json.loads(json.dumps(given.as_json()))) == given
+
+
+def test_distances_and_miners_are_told_apart_in_json():
+    def told(**options):
+        return Settings(loss="triplet", loss_options=options).as_json()["loss_options"]
+
+    plain = told(distance=distances.euclidean, miner=miners.BatchHard())
+    assert plain != told(distance=distances.squared_euclidean, miner=miners.BatchHard())
+    assert plain["miner"] != told(miner=miners.SemiHard())["miner"]
+    unit = told(distance=distances.normalized(distances.euclidean))
+    assert unit != told(distance=distances.normalized(distances.squared_euclidean))
+    assert told(distance=lambda x, y: x @ y.T) == told(distance=lambda x, y: x @ y.T)
 
 
 def test_a_run_of_an_older_version_goes_on(tmp_path):
@@ -157,6 +172,14 @@ def test_objectives_are_built_from_settings():
     assert values[0] != values[1]
 
 
+def test_a_pair_loss_may_have_mixtures():
+    rows, batch = jnp.array([[0.0], [1.0], [3.0], [9.0]]), {"labels": jnp.array([0, 0, 1, 1])}
+    made = objectives.build(Settings(loss="contrastive", mix=0.4), 2)
+    params, state = made.init(jax.random.key(0), 1)
+    plain = objectives.build(Settings(loss="contrastive"), 2)
+    assert float(made.loss(params, state, rows, batch)) > float(plain.loss({}, (), rows, batch))
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [
@@ -164,6 +187,11 @@ def test_objectives_are_built_from_settings():
         ({"loss": "center", "sampled": 2}, "sampled: got 2, expected 0, as center has no class"),
         ({"loss": "cosface", "class_rows": 3}, "class_rows: got 3, expected 4 or more"),
         ({"loss": "cosface", "loss_options": {"miner": 1}}, "loss_options: got miner, which cosf"),
+        ({"loss": "adacos", "miner": "SemiHard"}, "loss_options: got miner, which adacos does not"),
+        ({"loss": "center", "miner": "BatchHard"}, "loss_options: got miner, which center does"),
+        ({"loss": "uniface", "miner": "SemiHard"}, "loss_options: got miner, which uniface does"),
+        ({"loss": "adacos", "loss_options": {"sub_centers": 2}}, "got sub_centers, which adacos"),
+        ({"loss": "cosface", "mix": 0.4}, "mix: got 0.4, expected 0, as cosface is no loss of pai"),
     ],
 )
 def test_what_does_not_go_with_a_loss_is_one_line(options, names):
