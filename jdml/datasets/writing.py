@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jdml.datasets.images import cores
-from jdml.datasets.prepared import turn
+from jdml.datasets.prepared import turn, writing
 from jdml.datasets.protocol import Contents, Pair, Protocol
 from jdml.datasets.shards import Shards, any_whole
 from jdml.datasets.store import SPLIT, TABLE, check_size, is_there, place
@@ -57,7 +57,7 @@ def write(
       OSError: a file that cannot be read.
     """
     folder = place(protocol, data_dir)
-    with _writing(folder):
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = contextlib.ExitStack()
         lock.enter_context(turn(folder.parent / ".lock"))
@@ -69,24 +69,12 @@ def write(
             shutil.rmtree(left, ignore_errors=True)
         try:
             _fill(protocol, find, beside, tell)
-            with _writing(folder):
+            with writing(folder):
                 os.replace(beside, folder)
         except BaseException:
             if not any_whole(beside):
                 shutil.rmtree(beside, ignore_errors=True)
             raise
-
-
-@contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what the system says of a folder into a line that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"data_dir: cannot write to {folder} ({error.strerror or error}); "
-            "name another folder, or set TFDS_DATA_DIR"
-        ) from error
 
 
 def _plan(protocol: Protocol, contents: Contents) -> str:
@@ -107,7 +95,7 @@ def _fill(
     total = len(contents.entries)
     _check_entries(protocol, contents)
     parts = sorted({entry.part for entry in contents.entries.values()})
-    with _writing(folder):
+    with writing(folder):
         info = _info(protocol, contents, parts, folder)
         size = _AT_ONCE * _BATCHES_OF_A_SHARD
         shards = Shards(folder, _plan(protocol, contents), info, SPLIT, size)
@@ -115,7 +103,7 @@ def _fill(
     if done:
         tell("writing pictures", len(done), total)
     for some in _checked(picture for picture in contents.pictures or () if picture[0] not in done):
-        with _writing(folder):
+        with writing(folder):
             shards.add([_record(contents, *picture) for picture in some])
         tell("writing pictures", len(shards.paths), total)
     if len(shards.paths) < total:
@@ -124,7 +112,7 @@ def _fill(
             f"data: {protocol.name} lacks {len(left)} of {total} pictures, the first is {left[0]}"
         )
     table: Any = _table(contents, shards.paths, parts)
-    with _writing(folder):
+    with writing(folder):
         shards.close()
         np.savez_compressed(folder / TABLE, **table)
         shards.forget()
