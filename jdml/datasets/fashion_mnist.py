@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from jdml.datasets.prepared import opened, prepared, read_all
+from jdml.datasets.prepared import is_there, opened, prepared, read_all
 from jdml.datasets.splits import Splits, by_classes, check_counts
 
 TRAIN_CLASSES, TEST_CLASSES = range(6), range(6, 10)
@@ -55,7 +55,7 @@ def load(data_dir: str | None, source: str | os.PathLike[str] | None = None) -> 
         return tfds.builder("fashion_mnist", data_dir=data_dir, file_format="array_record")
 
     builder = opened(make)
-    if not builder.is_prepared():
+    if not is_there(builder):
         builder = _prepare(make, pathlib.Path(builder.data_dir).parents[1], source)
     columns = read_all(builder, "train+test")
     names = builder.info.features["label"].names

@@ -34,14 +34,14 @@ def prepared(make: Callable[[], Any], *, silently: bool = False, **options: Any)
       ValueError: the folder cannot be written, or holds a part of a data set or other files.
     """
     builder = opened(make)
-    if _is_there(builder):
+    if is_there(builder):
         return builder
     folder = pathlib.Path(builder.data_dir).parent
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with turn(folder / ".lock"):
             builder = opened(make)
-            if not _is_there(builder):
+            if not is_there(builder):
                 _refuse_part(builder)
                 with quiet() if silently else contextlib.nullcontext():
                     builder.download_and_prepare(file_format="array_record", **options)
@@ -69,8 +69,12 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _is_there(builder: Any) -> bool:
-    """Whether its data set is prepared; TFDS would warn of a folder that is not there yet."""
+def is_there(builder: Any) -> bool:
+    """Whether the data set of a builder is prepared.
+
+    Args:
+      builder: of TFDS, which would warn of a folder that is not there yet.
+    """
     with _unwarned():
         return builder.is_prepared()
 
