@@ -68,7 +68,8 @@ def reduction(value: Any) -> None:
 
 def block_size(value: Any) -> None:
     """A positive whole number, or None."""
-    if value is not None and (not isinstance(value, int) or value < 1):
+    wrong = isinstance(value, bool) or not isinstance(value, int) or value < 1
+    if value is not None and wrong:
         raise ValueError(f"block_size: got {value!r}, expected a whole number >= 1, or None")
 
 
@@ -83,36 +84,74 @@ def pair_weights(weights: Any, n: int, r: int) -> None:
 
 def as_array(name: str, value: Any) -> Any:
     """value as an array that jit takes; text, and ids that would wrap around, are refused."""
-    if value is None or isinstance(value, jax.Array):
+    if value is None:
+        return None
+    if isinstance(value, jax.Array):
+        if name in INTEGER_OPTIONS:
+            _fits_integers(name, value)
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # NumPy's message tells neither the argument nor what to do
+        raise ValueError(f"{name}: got rows of unequal length, expected an array") from None
     if array.dtype.kind in "USO":
-        raise TypeError(
-            f"{name}: got {describe(array)}, expected numbers; "
-            "np.unique(names, return_inverse=True)[1] numbers text labels"
-        )
-    if name in INTEGER_OPTIONS and array.dtype.kind in "iu" and array.size:
-        _fits_int32(name, array)
+        numbered = name in INTEGER_OPTIONS
+        hint = "; np.unique(names, return_inverse=True)[1] numbers text labels" if numbered else ""
+        raise TypeError(f"{name}: got {describe(array)}, expected numbers{hint}")
+    if name in INTEGER_OPTIONS:
+        _fits_integers(name, array)
     return array
 
 
-def _fits_int32(name: str, array: np.ndarray) -> None:
-    if jax.config.read("jax_enable_x64"):
+def given(name: str, value: Any) -> Any:
+    """An argument that has no default, as an array."""
+    if value is None:
+        raise TypeError(f"{name}: got None, expected an array")
+    return as_array(name, value)
+
+
+def _fits_integers(name: str, array: Any) -> None:
+    """Refuses integers that a signed one of JAX's width would wrap."""
+    dtype = array.dtype
+    if dtype == np.int32 or dtype.kind not in "iu" or not array.size:
         return
-    bounds = np.iinfo(np.int32)
-    for edge in (array.min(), array.max()):
+    bounds = np.iinfo(np.int64 if jax.config.read("jax_enable_x64") else np.int32)
+    if np.iinfo(dtype).max <= bounds.max:
+        return
+    if isinstance(array, Tracer):
+        raise TypeError(
+            f"{name}: got {describe(array)} inside jit, expected signed integers, since large ids "
+            f"would turn negative; ids up to {bounds.max} may be cast by .astype(int)"
+        )
+    values = np.asarray(array)
+    for edge in (values.min(), values.max()):
         if not bounds.min <= edge <= bounds.max:
             raise ValueError(
-                f"{name}: got the id {edge}, expected ids within int32, since JAX would wrap them; "
-                "number them with np.unique(ids, return_inverse=True)[1], or enable jax_enable_x64"
+                f"{name}: got the id {edge}, expected ids within {bounds.dtype}, since JAX would "
+                "wrap them; number them with np.unique(ids, return_inverse=True)[1], or enable "
+                "jax_enable_x64"
             )
 
 
-def known_classes(labels: Any, n_classes: int) -> None:
+def _present(values: Any, where: Any) -> Any:
+    """The rows that `where` keeps, on the host; None where they are not known outside jit."""
+    if values is None or isinstance(values, Tracer) or isinstance(where, Tracer):
+        return None
+    values = np.asarray(values)
+    if where is None:
+        return values
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_ or mask.shape != values.shape[:1]:
+        return None  # refused as a mask, later
+    return values[mask]
+
+
+def known_classes(labels: Any, n_classes: int, where: Any = None) -> None:
     """Refuses labels beyond the class table, where values are at hand: outside jit."""
-    if isinstance(labels, Tracer) or labels is None or not np.size(labels):
+    present = _present(labels, where)
+    if present is None or present.dtype.kind not in "iu" or not present.size:
         return
-    largest = int(np.max(np.asarray(labels)))
+    largest = int(present.max())
     if largest >= n_classes:
         raise ValueError(
             f"labels: got class {largest}, expected 0 to {n_classes - 1} for a table of "
@@ -120,14 +159,42 @@ def known_classes(labels: Any, n_classes: int) -> None:
         )
 
 
-def label_values(labels: Any) -> None:
-    """Refuses tables of labels that are not 0 or 1, and degrees outside 0 to 1, outside jit."""
-    if isinstance(labels, Tracer) or getattr(labels, "ndim", 0) != 2 or not labels.size:
+_MOST_COMPARED = 2**16  # rows of a table: sorting them takes a few milliseconds
+
+
+def distinct_classes(proxy_labels: Any) -> None:
+    """Refuses a class that two rows of the table have, outside jit."""
+    if proxy_labels is None or isinstance(proxy_labels, Tracer):
         return
-    values = np.asarray(labels)
-    integer = values.dtype.kind in "iu"
+    if proxy_labels.ndim != 1 or not 1 < proxy_labels.size <= _MOST_COMPARED:
+        return
+    classes, counts = np.unique(np.asarray(proxy_labels), return_counts=True)
+    twice = classes[(counts > 1) & (classes >= 0)]
+    if twice.size:
+        raise ValueError(
+            f"proxy_labels: got class {twice[0]} more than once, expected each class once "
+            "(negative labels mark rows of the table to leave out)"
+        )
+
+
+def label_values(labels: Any, where: Any = None, columns: Any = None) -> None:
+    """Refuses tables of labels that are not 0 or 1, and degrees outside 0 to 1, outside jit.
+
+    Args:
+      labels: [B], or a matrix of one of the kinds of `targets`.
+      where: [B], the rows that are there.
+      columns: [R], the references that are there.
+    """
+    if getattr(labels, "ndim", 0) != 2:
+        return
+    values = _present(labels, where)
+    if values is not None and values.dtype.kind == "f" and columns is not None:
+        values = _present(values.T, columns)
+    if values is None or not values.size:
+        return
     low, high = values.min(), values.max()
-    if integer and high > 1:
+    # One column is refused with its shape: see `targets.kind_of`.
+    if values.dtype.kind in "iu" and labels.shape[1] > 1 and high > 1:
         raise ValueError(
             f"labels: got {describe(labels)} with the value {high}, expected 0 or 1 in each of "
             f"{labels.shape[1]} columns, one a label"
@@ -155,3 +222,13 @@ def masks(options: dict[str, Any]) -> None:
 def per_row(name: str, value: Any, n: int) -> None:
     """One number, or one a row [B]."""
     expect(value.shape in ((), (n,)), name, value, f"a number, or shape ({n},) for one a row")
+
+
+def one_number(name: str, value: Any) -> None:
+    """One number, not an array of them."""
+    expect(value.shape == (), name, value, "one number")
+
+
+def some_rows(name: str, value: Any) -> None:
+    """A matrix or table with a row in it."""
+    expect(value.shape[:1] != (0,), name, value, "at least one row")

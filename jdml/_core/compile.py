@@ -14,14 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jdml._core import checks
+from jdml._core.choices import settle
 from jdml._core.devices import vary, varying_axes
-from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS, STATIC_OPTIONS
+from jdml._core.options import BOOLEAN_OPTIONS, INTEGER_OPTIONS, STATIC_OPTIONS, Array
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def loss(
-    *, reduction: str = "mean", static: tuple[str, ...] = (), continuous: bool = False
+    *,
+    reduction: str = "mean",
+    static: tuple[str, ...] = (),
+    per_row: tuple[str, ...] = (),
+    continuous: bool = False,
 ) -> Callable[[F], F]:
     """Makes a formula function a public loss.
 
@@ -32,18 +37,20 @@ def loss(
     Args:
       reduction: what the field does for this loss: the default of the shared keyword.
       static: further keywords that are choices, such as a number of bins.
+      per_row: keywords that take one number, or one a row of embeddings [B].
       continuous: whether labels are any numbers.
     """
 
     def decorate(fn: F) -> F:
         signature = _full_signature(fn, reduction)
         keywords = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-        fixed = tuple(
-            name
+        fixed = {
+            name: p.default
             for name, p in keywords.items()
             if name in STATIC_OPTIONS or name in static or _is_choice(p.default)
-        )
-        jitted = jax.jit(_entrance(fn, fixed), static_argnames=fixed)
+        }
+        entrance = _entrance(fn, tuple(fixed), per_row)
+        jitted = jax.jit(entrance, static_argnames=tuple(fixed))
         positional = [name for name in signature.parameters if name not in keywords]
         numbers = {
             name: p.default
@@ -55,20 +62,25 @@ def loss(
         def call(*args: Any, **options: Any) -> jax.Array:
             _refuse_unknown(fn.__name__, options, list(signature.parameters))
             named = dict(zip(positional, args))
+            twice = not named.keys().isdisjoint(options)
             named.update({k: options[k] for k in positional if k in options})
-            arrays = {name: checks.as_array(name, value) for name, value in named.items()}
-            if len(args) > len(positional) or len(arrays) < len(positional):
+            if twice or len(args) > len(positional) or len(named) < len(positional):
                 signature.bind(*args, **options)  # Python's own message
-            for name in options.keys() - arrays.keys() - set(fixed):
-                options[name] = checks.as_array(name, options[name])
+            arrays = {name: checks.given(name, value) for name, value in named.items()}
+            options = {k: v for k, v in options.items() if k not in arrays}
+            for name, value in options.items():
+                if name in fixed:
+                    options[name] = settle(name, fixed[name], value)
+                elif value is None and name in numbers:
+                    raise TypeError(f"{name}: got None, expected a number")
+                else:
+                    options[name] = checks.as_array(name, value)
             options = {**numbers, "reduction": reduction, **options}
             checks.reduction(options["reduction"])
-            checks.block_size(options.get("block_size"))
             if not continuous:
                 _host_checks(positional, arrays, options)
-            rest = {k: v for k, v in options.items() if k not in arrays}
-            rest |= _traced_miner(rest.get("miner"))
-            return jitted(*(arrays[name] for name in positional), **rest)
+            options |= _traced_miner(options.get("miner"))
+            return jitted(*(arrays[name] for name in positional), **options)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.jitted = jitted  # type: ignore[attr-defined]  # for counting compilations
@@ -107,13 +119,16 @@ def _refuse_unknown(loss_name: str, options: dict[str, Any], known: list[str]) -
 
 
 def _host_checks(positional: list[str], arrays: dict[str, Any], options: dict[str, Any]) -> None:
-    """What only values can tell, where values are at hand."""
-    table = arrays.get(positional[2]) if len(positional) > 2 else None
-    whole_table = options.get("proxy_labels") is None and options.get("class_axis_name") is None
-    if table is not None and whole_table and getattr(table, "ndim", 0) >= 2:
-        checks.known_classes(arrays["labels"], table.shape[0])
-    if table is None:
-        checks.label_values(arrays["labels"])
+    """What only values can tell, where values are at hand. Rows that are not there may be any."""
+    labels, where = arrays["labels"], options.get("where")
+    if len(positional) < 3:
+        columns = where if options.get("refs") is None else options.get("ref_where")
+        checks.label_values(labels, where, columns)
+        return
+    table, classes = arrays[positional[2]], options.get("proxy_labels")
+    checks.distinct_classes(classes)
+    if classes is None and options.get("class_axis_name") is None and table.ndim >= 2:
+        checks.known_classes(labels, table.shape[0], where)
 
 
 class _Miner(NamedTuple):
@@ -152,9 +167,10 @@ def _whole_miner(miner: _Miner, arrays: list[Any]) -> Any:
     return jax.tree.unflatten(miner.structure, leaves)
 
 
-def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
-    """fn behind the door: checked dtypes, one floating dtype, one varying-axes type."""
+def _entrance(fn: Callable, static: tuple[str, ...], per_row: tuple[str, ...]) -> Callable:
+    """fn behind the door: checked shapes, one floating dtype, one varying-axes type."""
     names = [p.name for p in inspect.signature(fn).parameters.values()]
+    numbers = _numbers(fn, static)
 
     def entered(*args: Any, miner_arrays: Any = None, **options: Any) -> jax.Array:
         traced = {k: v for k, v in options.items() if k not in static and v is not None}
@@ -165,6 +181,7 @@ def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
         dtype = _compute_dtype([*inputs.items(), *traced.items()])
         inputs = {name: _lift(name, value, dtype) for name, value in inputs.items()}
         traced = {name: _lift(name, value, dtype) for name, value in traced.items()}
+        _check_shapes(inputs, traced, numbers, per_row)
         inputs, traced, miner_arrays = _one_type(
             (inputs, traced, miner_arrays), options.get("class_axis_name")
         )
@@ -173,6 +190,32 @@ def _entrance(fn: Callable, static: tuple[str, ...]) -> Callable:
         return fn(**inputs, **{**options, **traced})
 
     return entered
+
+
+def _numbers(fn: Callable, static: tuple[str, ...]) -> tuple[str, ...]:
+    """The loss's own keywords that are numbers, and neither choices nor arrays."""
+    hints = typing.get_type_hints(fn)
+    own = (p for p in inspect.signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY)
+    return tuple(p.name for p in own if p.name not in static and hints[p.name] != Array | None)
+
+
+def _check_shapes(
+    inputs: dict[str, Any],
+    traced: dict[str, Any],
+    numbers: tuple[str, ...],
+    per_row: tuple[str, ...],
+) -> None:
+    """Sets of rows have one, and a number is one: an array of them would meet rows or references
+    by chance, as its length and the blocks have it."""
+    for name in ("embeddings", "refs", "proxies", "centers"):
+        if name in inputs or name in traced:
+            checks.some_rows(name, inputs[name] if name in inputs else traced[name])
+    for name in numbers:
+        if name in traced and name in per_row:
+            checks.rows("embeddings", inputs["embeddings"])
+            checks.per_row(name, traced[name], inputs["embeddings"].shape[0])
+        elif name in traced:
+            checks.one_number(name, traced[name])
 
 
 def _compute_dtype(named: list[tuple[str, jax.Array]]) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jdml._core.checks import describe
 from jdml._core.options import Array, Distance, Number
 
 _PRECISION = lax.Precision.HIGHEST
@@ -110,7 +111,13 @@ def prepare(distance: Distance, rows: Array) -> Array:
 def measure(distance: Distance, x: Array, y: Array, needed: Array | None = None) -> Array:
     """`distance` between prepared rows, [B, R]."""
     prepared = getattr(distance, "prepared", None)
-    return distance(x, y) if prepared is None else prepared(x, y, needed)
+    found = distance(x, y) if prepared is None else prepared(x, y, needed)
+    expected = (x.shape[0], y.shape[0])
+    if getattr(found, "shape", None) != expected:  # another may broadcast, to a wrong loss
+        raise ValueError(
+            f"distance: got {describe(found)}, expected {list(expected)}, one for each pair of rows"
+        )
+    return found
 
 
 @jax.custom_jvp

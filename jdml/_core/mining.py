@@ -33,6 +33,8 @@ def mine(miner: Miner, pairs: Pairs, distance: Distance, rows: Array, references
         positives=lax.stop_gradient(pairs.positives), negatives=lax.stop_gradient(pairs.negatives)
     )
     told, mined = miner(stopped), miner(pairs)  # the compiler merges the two calls
+    if not isinstance(mined, Pairs):
+        raise TypeError(f"miner: gave {type(mined).__name__}, expected the Pairs that it keeps")
     mined = _measure_chosen(mined, distance, rows, references)
     # A comparison with NaN is false, so a miner would drop a broken pair: it has to show.
     there = (pairs.positive_weights != 0) | (pairs.negative_weights != 0)

@@ -40,6 +40,9 @@ def kind_of(labels: Array, label_distance: LabelDistance | None) -> Kind:
         raise ValueError(f"labels: got {checks.describe(labels)}, expected {_EXPECTED}")
     if labels.ndim == 1:
         return "classes"
+    if integer and labels.shape[1] == 1:  # classes with an axis too many, not one label
+        got = checks.describe(labels)
+        raise ValueError(f"labels: got {got}, expected [B], a class a row: drop the last axis")
     return "label sets" if integer else "degrees"
 
 

@@ -36,13 +36,13 @@ Shared keywords
   refs [R, D], ref_labels [R], ref_where [R]: a second set in the place of the batch itself, used
     as given; nothing is excluded from it. Pair losses.
   miner: selects or weighs pairs from their distances; see `jdml.miners`. Pair losses.
-  proxy_labels: int [C], class of each row of the table, 0..C-1 by default. A row of embeddings
-    whose class is not there does not count (in `proxy_anchor` it is still pushed from all
-    proxies); negative ones mark rows of the table to leave out.
-    Table losses.
+  proxy_labels: int [C], class of each row of the table, 0..C-1 by default, each class once. A row
+    of embeddings whose class is not there does not count (in `proxy_anchor` it is still pushed
+    from all proxies); negative ones mark rows of the table to leave out. Table losses.
   class_axis_name: mapped axis over which the rows of the table are split. Table losses.
 
-Numbers (margins, scales) are traced: schedule, learn or sweep them without compiling again.
+Numbers (margins, scales) are traced: schedule, learn or sweep them without compiling again. Each
+is one number; where a loss says so, also one a row [B].
 Nothing valid gives 0 with a zero gradient. Values are float32 at least, and float64 for float64.
 """
 

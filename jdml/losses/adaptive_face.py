@@ -201,7 +201,7 @@ def adaface(
     return over_table(formula, embeddings, labels, proxies, logits=logits, **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def elasticface(
     embeddings: Array,
     labels: Array,
@@ -264,7 +264,6 @@ def elasticface(
         raise ValueError(f"variant: got {variant!r}, expected 'arc' or 'cos'")
     if margin is None:
         margin = jnp.asarray(0.5 if variant == "arc" else 0.35, embeddings.dtype)
-    checks.per_row("margin", margin, labels.shape[0])
     draws = _draws(key, labels.shape[0], options.get("axis_name")).astype(embeddings.dtype)
     if plus:
         draws = _small_to_near(draws, embeddings, labels, proxies, options)

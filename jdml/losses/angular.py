@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jdml import distances
-from jdml._core import checks
 from jdml._core.compile import loss
 from jdml._core.maths import inner_products, monotone_cosine, safe_sqrt
 from jdml._core.options import (
@@ -92,7 +91,7 @@ def angular(
     )
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def sphereface(
     embeddings: Array,
     labels: Array,
@@ -135,7 +134,6 @@ def sphereface(
     Reference:
       Liu, Wen, Yu, Li, Raj, Song: SphereFace, CVPR 2017.
     """
-    checks.per_row("margin", margin, labels.shape[0])
 
     def formula(row: Row) -> Array:
         turned = monotone_cosine(row.target, margin, jnp.zeros_like(margin))
@@ -148,7 +146,7 @@ def sphereface(
     return over_table(formula, embeddings, labels, proxies, logits=logits, **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def large_margin_softmax(
     embeddings: Array,
     labels: Array,
@@ -191,7 +189,6 @@ def large_margin_softmax(
     Reference:
       Liu, Wen, Yu, Yang: Large-Margin Softmax Loss for Convolutional Neural Networks, ICML 2016.
     """
-    checks.per_row("margin", margin, labels.shape[0])
     cosines = own_cosines(embeddings, labels, proxies, options)
     shards = options.get("class_axis_name")
     own, _ = own_rows(labels, proxies, options.get("proxy_labels"), shards)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jdml._core import checks
 from jdml._core.compile import loss
 from jdml._core.options import Array, Number, TableOptions
 from jdml._core.table import Row, over_table
@@ -75,7 +74,6 @@ def sphereface2(
     Reference:
       Wen, Liu, Weller, Raj, Singh: SphereFace2, ICLR 2022.
     """
-    checks.expect(jnp.ndim(margin) == 0, "margin", margin, "one number")
     if bias is None:
         numbers = {"balance": balance, "scale": scale, "margin": margin, "exponent": exponent}
         bias = lax.stop_gradient(sphereface2_bias(_classes(proxies, options), **numbers))
@@ -91,7 +89,7 @@ def sphereface2(
     return over_table(formula, embeddings, labels, proxies, logits=logits, fold="sum", **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def uniface(
     embeddings: Array,
     labels: Array,
@@ -140,7 +138,6 @@ def uniface(
     Reference:
       Zhou, Jia, Li, Shen, Duan: UniFace, ICCV 2023.
     """
-    checks.per_row("margin", margin, labels.shape[0])
     if bias is None:
         bias = jnp.asarray(uniface_bias(_classes(proxies, options)), embeddings.dtype)
 

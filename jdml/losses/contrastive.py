@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jdml import distances
-from jdml._core import checks
 from jdml._core.compile import loss
 from jdml._core.folds import EachPair
 from jdml._core.options import Array, Distance, Number, PairOptions, Pairs, flat
@@ -123,7 +122,7 @@ def squared_contrastive(
     return over_pairs(formula, embeddings, labels, distance, **options)
 
 
-@loss(reduction="mean_active")
+@loss(reduction="mean_active", per_row=("beta",))
 def margin(
     embeddings: Array,
     labels: Array,
@@ -163,7 +162,6 @@ def margin(
     Reference:
       Wu, Manmatha, Smola, Krahenbuhl: Sampling Matters in Deep Embedding Learning, ICCV 2017.
     """
-    checks.per_row("beta", beta, embeddings.shape[0])
     boundary = jnp.broadcast_to(beta, embeddings.shape[:1])
 
     def formula(pairs: Pairs):

@@ -50,7 +50,7 @@ def _arc_target(margin: Number, easy_margin: bool) -> Callable[[Array], Array]:
     return lambda cosine: jnp.where(cosine > 0, turned(cosine), cosine)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def cosface(
     embeddings: Array,
     labels: Array,
@@ -88,12 +88,11 @@ def cosface(
     Reference:
       Wang et al.: CosFace, CVPR 2018; Wang, Cheng, Liu, Liu: Additive Margin Softmax, 2018.
     """
-    checks.per_row("margin", margin, labels.shape[0])
     target = lambda cosine: cosine - margin
     return _margin_softmax(target, scale, embeddings, labels, proxies, **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def arcface(
     embeddings: Array,
     labels: Array,
@@ -141,12 +140,11 @@ def arcface(
     Reference:
       Deng, Guo, Xue, Zafeiriou: ArcFace, CVPR 2019.
     """
-    checks.per_row("margin", margin, labels.shape[0])
     target = _arc_target(margin, easy_margin)
     return _margin_softmax(target, scale, embeddings, labels, proxies, **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("margin",))
 def subcenter_arcface(
     embeddings: Array,
     labels: Array,
@@ -187,13 +185,12 @@ def subcenter_arcface(
     Reference:
       Deng, Guo, Liu, Gong, Zafeiriou: Sub-center ArcFace, ECCV 2020.
     """
-    checks.per_row("margin", margin, labels.shape[0])
     checks.expect(proxies.ndim == 3, "proxies", proxies, "K directions a class, [C, K, D]")
     target = _arc_target(margin, easy_margin)
     return _margin_softmax(target, scale, embeddings, labels, proxies, **options)
 
 
-@loss(reduction="mean")
+@loss(reduction="mean", per_row=("multiplier", "angle_margin", "cosine_margin"))
 def combined_margin(
     embeddings: Array,
     labels: Array,
@@ -236,12 +233,6 @@ def combined_margin(
     Reference:
       Deng, Guo, Xue, Zafeiriou: ArcFace, CVPR 2019 (equation 4).
     """
-    for name, value in (
-        ("multiplier", multiplier),
-        ("angle_margin", angle_margin),
-        ("cosine_margin", cosine_margin),
-    ):
-        checks.per_row(name, value, labels.shape[0])
     target = lambda cosine: monotone_cosine(cosine, multiplier, angle_margin) - cosine_margin
     return _margin_softmax(target, scale, embeddings, labels, proxies, **options)
 

@@ -368,8 +368,9 @@ def instance(
 
     Note:
       Items are those of the data set, numbered once, not classes of the batch. With the batch
-      itself as the table, `proxies=rows, proxy_labels=items, normalized=True, scale=64`, it
-      tells the rows of a batch apart.
+      itself as the table and each row an item, `labels=jnp.arange(B), proxies=rows,
+      normalized=True, scale=64`, it tells the rows of a batch apart. Items that come again need a
+      table in which each has one row.
 
     Reference:
       Zheng, Zheng, Garrett, Yang, Xu, Shen: Dual-Path Convolutional Image-Text Embeddings with

@@ -256,7 +256,7 @@ def recall_at_k(
     Args:
       embeddings: [B, D] rows; brought to unit length here.
       labels: [B] integer classes.
-      ks: a tuple of ranks.
+      ks: ranks, whole numbers from 1 on.
       temperature: width of the step at k, in ranks.
       rank_temperature: width of the step in the ranking, in units of the cosine.
       **options: the shared keywords of pair losses.
@@ -330,8 +330,6 @@ def fast_ap(
     Reference:
       Cakir, He, Xia, Kulis, Sclaroff: Deep Metric Learning to Rank, CVPR 2019.
     """
-    if bins < 1:
-        raise ValueError(f"bins: got {bins}, expected 1 or more")
     width = upper / bins
 
     def formula(pairs: Pairs):

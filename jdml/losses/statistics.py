@@ -159,7 +159,7 @@ def histogram(
       A float32 scalar (or [B] for the reduction "none").
 
     Raises:
-      ValueError: fewer than 1 bin.
+      ValueError: bins is no whole number from 1 on.
 
     Example:
       >>> rows = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
@@ -170,8 +170,6 @@ def histogram(
     Reference:
       Ustinova, Lempitsky: Learning Deep Embeddings with Histogram Loss, NIPS 2016.
     """
-    if bins < 1:
-        raise ValueError(f"bins: got {bins}, expected 1 or more")
     reduction, axis_name = options.get("reduction", "mean"), options.get("axis_name")
 
     def count(pairs: Pairs) -> tuple[Array, Array]:
