@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -144,6 +146,33 @@ def nth_positive(k: Any, mates: Mates | None, b: int, width: int) -> tuple[Array
     skip_own = (k >= mates.rank).astype(mates.start.dtype)
     place = jnp.clip(mates.start + jnp.asarray(k, mates.start.dtype) + skip_own, 0, width - 1)
     return mates.order[place], k < mates.count
+
+
+# ---------------------------------------------------------------- what a miner is made with
+
+
+def check_number(name: str, value: Any, *, above: float = -math.inf) -> None:
+    """A number that is not NaN, which would drop every pair, and is above a bound."""
+    if isinstance(value, jax.Array):  # traced or not, it has no hash: the loss refuses the miner
+        return
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: got {describe(value)}, expected a number")
+    number = float(value)
+    if math.isnan(number) or (above > -math.inf and number <= above):
+        bound = f" above {above:g}" if above > -math.inf else ""
+        raise ValueError(f"{name}: got {value!r}, expected a number{bound}")
+
+
+def check_range(name: str, bounds: Any) -> None:
+    """Two numbers (low, high), or None."""
+    if bounds is None:
+        return
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        raise TypeError(f"{name}: got {describe(bounds)}, expected (low, high), or None")
+    for bound in bounds:
+        check_number(name, bound)
+    if not bounds[0] <= bounds[1]:
+        raise ValueError(f"{name}: got {bounds!r}, expected low <= high")
 
 
 # ---------------------------------------------------------------- ranks

@@ -13,6 +13,7 @@ from jdml._core.options import Array, Pairs
 from jdml._core.selection import (
     Count,
     check_key,
+    check_number,
     columns_of,
     draw,
     keep,
@@ -60,6 +61,7 @@ class HardFraction:
     fraction: float
 
     def __post_init__(self) -> None:
+        check_number("fraction", self.fraction)
         if not 0 < self.fraction <= 1 or self._ratio() == 0:
             raise ValueError(
                 f"fraction: got {self.fraction!r}, expected a number above 0, at most 1"

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jdml._core.choices import function
 from jdml._core.options import Miner, Pairs
 from jdml._core.selection import Count
 
@@ -33,8 +34,7 @@ class Chain:
 
     def __init__(self, *miners: Miner) -> None:
         for miner in miners:
-            if not callable(miner):
-                raise TypeError(f"miners: got {miner!r}, expected functions from Pairs to Pairs")
+            function("miners", miner, "miners.SemiHard()", "Pairs")
         object.__setattr__(self, "miners", miners)
 
     @property

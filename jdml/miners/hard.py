@@ -10,6 +10,8 @@ from jax import lax
 from jdml._core.options import Array, Pairs, take_negatives, take_positives
 from jdml._core.selection import (
     both,
+    check_number,
+    check_range,
     farthest,
     keep,
     nearest,
@@ -56,6 +58,9 @@ class SemiHard:
       margin: the negative must be nearer than the positive by less than this; `inf` takes the
         nearest farther negative however far it is.
 
+    Raises:
+      ValueError: margin is not above 0.
+
     Example:
       >>> from jdml import losses
       >>> rows = jnp.array([[0.0], [1.0], [0.5], [1.5], [4.0]])
@@ -69,6 +74,9 @@ class SemiHard:
     """
 
     margin: float = float("inf")
+
+    def __post_init__(self) -> None:
+        check_number("margin", self.margin, above=0.0)
 
     def __call__(self, pairs: Pairs) -> Pairs:
         if pairs.negatives.ndim == 3:
@@ -103,6 +111,10 @@ class BatchEasyHard:
       positive_range: (low, high), distances of the positives to choose from; None for all.
       negative_range: (low, high), the same for negatives.
 
+    Raises:
+      ValueError: a strategy is unknown, or a range runs backwards.
+      TypeError: a range is no two numbers.
+
     Example:
       >>> from jdml import losses
       >>> rows = jnp.array([[0.0], [1.0], [3.0], [3.5]])
@@ -131,6 +143,8 @@ class BatchEasyHard:
                 f"positives, negatives: got {self.positives!r}, {self.negatives!r}; semihard "
                 "needs one chosen row on the other side"
             )
+        check_range("positive_range", self.positive_range)
+        check_range("negative_range", self.negative_range)
 
     def __call__(self, pairs: Pairs) -> Pairs:
         negatives_by_anchor(pairs, "BatchEasyHard")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jdml._core.options import Pairs, partner_negatives
 from jdml._core.selection import (
+    check_number,
     keep,
     largest,
     negatives_by_anchor,
@@ -50,6 +51,7 @@ class TripletMargin:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"kind: got {self.kind!r}, expected one of {', '.join(_KINDS)}")
+        check_number("margin", self.margin)
 
     def __call__(self, pairs: Pairs) -> Pairs:
         pairs = negatives_by_positive(pairs)
@@ -89,6 +91,9 @@ class MultiSimilarity:
 
     epsilon: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon)
+
     def __call__(self, pairs: Pairs) -> Pairs:
         negatives_by_anchor(pairs, "MultiSimilarity")
         positive, negative = pairs.positive_weights != 0, pairs.negative_weights != 0
@@ -119,6 +124,10 @@ class PairMargin:
 
     positive_margin: float = 0.2
     negative_margin: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_number("positive_margin", self.positive_margin)
+        check_number("negative_margin", self.negative_margin)
 
     def __call__(self, pairs: Pairs) -> Pairs:
         far = pairs.positives > self.positive_margin
@@ -174,6 +183,7 @@ class Angular:
     between: ClassVar[bool] = True  # reads the distances between references
 
     def __post_init__(self) -> None:
+        check_number("angle", self.angle)
         if not 0 < self.angle < math.pi / 2:
             raise ValueError(f"angle: got {self.angle!r}, expected radians between 0 and pi / 2")
 
