@@ -1,8 +1,8 @@
 """Distances between two sets of rows: [B, D] x [R, D] -> [B, R]. Smaller is closer, always.
 
-Every distance is called with two matrices of rows. Losses that leave the distance open take any
-of these, or any function of two matrices, as `distance=`. Products accumulate in at least float32
-at the highest precision, since the default of some accelerators breaks rankings.
+Every distance is called with two matrices of rows, and gives at least float32. Losses that leave
+the distance open take any of these, or any function of two matrices, as `distance=`. Products
+accumulate at the highest precision, since the default of some accelerators breaks rankings.
 
 A distance may offer `prepare(rows)`, what concerns one row alone (such as normalisation), and
 `prepared(x, y, needed)`, the distance between prepared rows; engines then prepare once. `needed`
@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jdml._core.checks import describe, expect, same_width
+from jdml._core.choices import function
 from jdml._core.maths import inner_products, measure, power_norm, prepare, safe_sqrt, unit
 from jdml._core.options import Array, Distance
 
@@ -56,13 +58,29 @@ def _squared(x: Array, y: Array, needed: Array | None) -> Array:
     return jnp.maximum(gram + correction, 0.0)
 
 
+def _lifted(name: str, rows: Array) -> Array:
+    """Rows called for directly; squares of half a precision would soon be infinite."""
+    rows = jnp.asarray(rows)
+    expect(rows.ndim == 2, name, rows, "a matrix [B, D], one row an item")
+    half = jnp.issubdtype(rows.dtype, jnp.floating) and jnp.finfo(rows.dtype).bits < 32
+    return rows.astype(jnp.float32) if half else rows
+
+
+def _number(name: str, value: float) -> float:
+    """A plain number: a distance is a choice, and is hashed by it."""
+    if getattr(value, "ndim", 0):
+        raise TypeError(f"{name}: got {describe(value)}, expected a number; call it for a distance")
+    return float(value)
+
+
 class _Rows:
     """A distance that needs nothing prepared."""
 
     symmetric: ClassVar[bool] = True
 
     def __call__(self, x: Array, y: Array) -> Array:
-        x, y = jnp.asarray(x), jnp.asarray(y)
+        x, y = _lifted("x", x), _lifted("y", y)
+        same_width("y", y, "x", x)
         return self.prepared(self.prepare(x), self.prepare(y))
 
     def prepare(self, rows: Array) -> Array:
@@ -259,6 +277,11 @@ class Normalized(_Rows):
     distance: Distance
     order: float = 2.0
 
+    def __post_init__(self) -> None:
+        function("distance", self.distance, "distances.euclidean", "two matrices")
+        if not self.order > 0:
+            raise ValueError(f"order: got {self.order}, expected a number > 0 or math.inf")
+
     @property
     def symmetric(self) -> bool:  # type: ignore[override]
         return getattr(self.distance, "symmetric", False)
@@ -289,7 +312,7 @@ def lp(p: float) -> Lp:
       >>> lp(1)(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, -4.0]]))
       Array([[7.]], dtype=float32)
     """
-    return Lp(float(p))
+    return Lp(_number("p", p))
 
 
 def poincare(curvature: float = 0.1, clip_radius: float = 2.3) -> Poincare:
@@ -334,7 +357,7 @@ def poincare(curvature: float = 0.1, clip_radius: float = 2.3) -> Poincare:
       Ermolov, Mirvakhabova, Khrulkov, Sebe, Oseledets: Hyperbolic Vision Transformers: Combining
       Improvements in Metric Learning, CVPR 2022.
     """
-    return Poincare(float(curvature), float(clip_radius))
+    return Poincare(_number("curvature", curvature), _number("clip_radius", clip_radius))
 
 
 def normalized(distance: Distance, *, order: float = 2.0) -> Normalized:
@@ -342,16 +365,20 @@ def normalized(distance: Distance, *, order: float = 2.0) -> Normalized:
 
     Args:
       distance: any distance.
-      order: of the norm that is divided by.
+      order: of the norm that is divided by, a number > 0.
 
     Returns:
       A distance.
+
+    Raises:
+      TypeError: distance is no function.
+      ValueError: order is not above 0.
 
     Example:
       >>> normalized(euclidean)(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 9.0]]))
       Array([[1.4142135]], dtype=float32)
     """
-    return Normalized(distance, float(order))
+    return Normalized(distance, _number("order", order))
 
 
 euclidean = Euclidean()
