@@ -8,11 +8,13 @@ small matrix products: measure them now and then, beside the train step and not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
+from jdml._core import checks
 from jdml._core.maths import unit
 from jdml._core.options import Array
 from jdml._core.reduce import safe_divide
@@ -49,10 +51,10 @@ def collapse(embeddings: Array, *, where: Array | None = None) -> dict[str, Arra
       Roy and Vetterli, "The Effective Rank", EUSIPCO 2007. Garrido, Balestriero, Najman and LeCun,
       "RankMe", ICML 2023 (of embeddings).
     """
-    if embeddings.ndim != 2:
-        raise ValueError(f"embeddings: got shape {embeddings.shape}, expected [B, D]")
+    embeddings = jnp.asarray(embeddings)
+    checks.expect(embeddings.ndim == 2, "embeddings", embeddings, "a matrix [B, D]")
     rows = embeddings.astype(jnp.promote_types(embeddings.dtype, jnp.float32))
-    exists = jnp.ones(len(rows), bool) if where is None else where
+    exists = _existing(where, len(rows), "embeddings")
     rows = jnp.where(exists[:, None], rows, 0.0)
     count = exists.sum().astype(rows.dtype)
     mean = safe_divide(rows.sum(axis=0), count)
@@ -73,7 +75,9 @@ def activity(loss: Callable[..., Array], *, where: Array | None = None) -> dict[
 
     - `active_fraction`: tuples with a loss above 0, as a share of all: the ratio of the
       reductions `"mean"` and `"mean_active"`. Of a loss of several terms, the mean of their
-      fractions, weighed by how much each says. Smooth losses (a softmax) are always at 1.
+      fractions, weighed by how much each says. Smooth losses (a softmax) are always at 1. That
+      ratio is a share of losses that are never negative; where an anchor's is below 0, it is the
+      share of the anchors whose loss is above 0 instead.
     - `saturation`: the share of anchors whose loss is below 0.001. Anchors' losses are put on the
       scale of the mean: each share of the sum, times the mean.
 
@@ -95,15 +99,26 @@ def activity(loss: Callable[..., Array], *, where: Array | None = None) -> dict[
     """
     mean, active = loss(reduction="mean"), loss(reduction="mean_active")
     each = loss(reduction="none")
-    exists = jnp.ones(len(each), bool) if where is None else where
+    exists = _existing(where, len(each), "the loss")
     each = jnp.where(exists, each, 0.0)
     count = exists.sum().astype(each.dtype)
     on_scale = mean * count * safe_divide(each, each.sum())
     quiet = (exists & (jnp.abs(on_scale) < TAUGHT)).sum().astype(each.dtype)
+    above = (each > 0).sum().astype(each.dtype)  # rows that are not there are at 0
+    share = jnp.where((each < 0).any(), safe_divide(above, count), safe_divide(mean, active))
     return {
-        "active_fraction": safe_divide(mean, active),
+        "active_fraction": share,
         "saturation": safe_divide(quiet, count),
     }
+
+
+def _existing(where: Array | None, n: int, of: str) -> Array:
+    if where is None:
+        return jnp.ones(n, bool)
+    exists = jnp.asarray(where)
+    checks.vector("where", exists, n, of)
+    checks.boolean("where", exists)
+    return exists
 
 
 def warnings(
@@ -112,7 +127,8 @@ def warnings(
     """What the numbers of `collapse` and `activity` warn of, in one line each.
 
     Networks often begin with all embeddings in a narrow cone. With `before`, an earlier
-    measurement, a collapse from which the embeddings are recovering is not warned of.
+    measurement, a collapse from which the embeddings are recovering is not warned of. A number
+    that is NaN or infinite always is.
 
     Args:
       numbers: those that were measured; others are passed over.
@@ -133,9 +149,11 @@ def warnings(
     before = {} if before is None else before
     found = {}
 
-    def warn(name: str, bad: bool, line: str, recovers: Callable[[float, float], bool]) -> None:
+    def warn(name: str, good: bool, line: str, recovers: Callable[[float, float], bool]) -> None:
         now, then = numbers[name], before.get(name)
-        if bad and not (then is not None and recovers(now, then)):
+        if not math.isfinite(now):
+            found[name] = f"not a number: {name} is {float(now)}, so embeddings or the loss are too"
+        elif not good and not (then is not None and recovers(now, then)):
             found[name] = line.format(now)
 
     rises = lambda now, then: now > 1.02 * then
@@ -143,19 +161,19 @@ def warnings(
     if "mean_similarity" in numbers:
         line = "pairs have a mean similarity of {:.3f}, so all embeddings are nearly one point"
         falls = lambda now, then: now < 0.995 * then
-        warn("mean_similarity", numbers["mean_similarity"] > 0.95, f"collapse: {line}", falls)
+        warn("mean_similarity", numbers["mean_similarity"] <= 0.95, f"collapse: {line}", falls)
     if "effective_rank" in numbers and most_rank > 2:
         line = f"the effective rank is {{:.1f}}, few of {most_rank} dimensions are in use"
-        low = numbers["effective_rank"] < max(1.5, 0.04 * most_rank)
-        warn("effective_rank", low, f"collapse: {line}", rises)
+        high = numbers["effective_rank"] >= max(1.5, 0.04 * most_rank)
+        warn("effective_rank", high, f"collapse: {line}", rises)
     if "variance" in numbers:
         line = "the variance of the embeddings is {:.1e}, they shrink to one point"
-        warn("variance", numbers["variance"] < 1e-6, f"collapse: {line}", rises)
+        warn("variance", numbers["variance"] >= 1e-6, f"collapse: {line}", rises)
     if "active_fraction" in numbers:
         line = "{:.2%} of the tuples have a loss above 0, the others teach nothing"
-        few = numbers["active_fraction"] < 1e-3
-        warn("active_fraction", few, f"few active tuples: {line}", never)
+        enough = numbers["active_fraction"] >= 1e-3
+        warn("active_fraction", enough, f"few active tuples: {line}", never)
     if "saturation" in numbers:
         line = f"the loss of {{:.1%}} of the anchors is below {TAUGHT:g}"
-        warn("saturation", numbers["saturation"] > 0.98, f"saturated loss: {line}", never)
+        warn("saturation", numbers["saturation"] <= 0.98, f"saturated loss: {line}", never)
     return found
