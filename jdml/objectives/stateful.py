@@ -256,8 +256,8 @@ def adaface(num_classes: int, **numbers: Any) -> Objective:
 
     def update(state: Any, params: Any, embeddings: Array, batch: Batch, **shared: Any) -> Any:
         del params
-        options = {"axis_name": shared.get("axis_name")}
         labels = existing_labels(batch["labels"], batch.get("where"), num_classes)
-        return states.update_norms(state, embeddings, labels=labels, **options)
+        axis_name = shared.get("axis_name")
+        return states.update_norms(state, embeddings, labels=labels, axis_name=axis_name)
 
     return Objective(init, value, update)
