@@ -292,6 +292,22 @@ def test_bad_input_is_one_line_that_names_it(name, module, images):
         form(module, images)
 
 
+def test_a_transformer_takes_oblong_images_of_its_grid_alone():
+    """Two by three patches are as many as three by two, and two by eight as four by four."""
+    wide = np.zeros((1, 16, 24, 3), np.uint8)
+    module = SMALL["vit"](3, grid=(2, 3))
+    variables = draw(module, wide)
+    assert variables["params"]["pos_embed"].shape == (1, 7, 4)
+    tall = r"^images: got 3 x 2 patches of 8 pixels, expected grid \(2, 3\)"
+    with pytest.raises(ValueError, match=tall):
+        module.apply(variables, wide.transpose(0, 2, 1, 3))
+    square = SMALL["vit"](3)
+    variables = draw(square, np.zeros((1, 32, 32, 3), np.uint8))
+    long = r"^images: got 2 x 8 patches of 8 pixels, expected a square image, or a `grid`"
+    with pytest.raises(ValueError, match=long):
+        square.apply(variables, np.zeros((1, 16, 64, 3), np.uint8))
+
+
 def test_a_transformer_says_that_its_image_size_is_fixed():
     module = SMALL["vit"](3)
     variables = draw(module)

@@ -16,6 +16,7 @@ CASES = {
     "bottleneck": (encoders.ResNet(None, depths=(1, 1, 1, 1)), (48, 33)),
     "vit_small": (encoders.vit_small(None, depth=2), (48, 48)),
     "vit_small_resized": (encoders.vit_small(None, depth=1), (80, 80)),  # from weights for 48
+    "vit_small_oblong": (encoders.vit_small(None, depth=1, grid=(2, 8)), (32, 128)),  # from 64
     "vit_base": (encoders.vit_base(None, depth=1), (32, 32)),
     "efficientnet_lite0": (encoders.efficientnet_lite0(None), (33, 40)),
     "tf_efficientnet_lite0": (

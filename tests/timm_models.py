@@ -70,6 +70,9 @@ def build(name: str) -> nn.Module:
         "vit_small_resized": lambda: timm.create_model(
             "vit_small_patch16_224", img_size=48, depth=1
         ),
+        "vit_small_oblong": lambda: timm.create_model(
+            "vit_small_patch16_224", img_size=64, depth=1
+        ),
         "vit_base": lambda: timm.create_model("vit_base_patch16_224", img_size=32, depth=1),
         "iresnet": lambda: FaceNet((1, 2, 1, 1), (8, 16, 24, 32), 9, 16),
         "iresnet50": lambda: FaceNet((3, 4, 14, 3), (64, 128, 256, 512), 49, 512),

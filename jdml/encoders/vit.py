@@ -21,10 +21,12 @@ class ViT(ImageEncoder):
     With weights of self-supervised training (DINO) the strongest of the encoders here on products
     and birds, at a learning rate of about a tenth of a ResNet's. The first call fixes the image
     size, as each place has an embedding of its own; `load_timm` interpolates those of pretrained
-    weights to it. Layers have the names of timm's.
+    weights to it. Images are square unless `grid` says how many patches they have: their number
+    alone does not tell 2 x 8 from 4 x 4. Layers have the names of timm's.
 
     Attributes:
       patch: side of a patch, pixels; both sides of an image are multiples of it.
+      grid: rows and columns of patches, for images that are not square.
       width: features of a token.
       depth: blocks.
       heads: of the attention, a divisor of `width`.
@@ -35,7 +37,7 @@ class ViT(ImageEncoder):
       feature_norm, neck_norm, unit_rows, dropout, dtype: see `ImageEncoder`.
 
     Example:
-      >>> encoder = ViT(dim=3, patch=2, width=4, depth=1, heads=2)
+      >>> encoder = ViT(dim=3, patch=2, grid=(2, 3), width=4, depth=1, heads=2)
       >>> images = jnp.zeros((2, 4, 6, 3))
       >>> jax.eval_shape(encoder.init_with_output, jax.random.key(0), images)[0].shape
       (2, 3)
@@ -49,6 +51,7 @@ class ViT(ImageEncoder):
     mean: tuple[float, ...] | None = HALF
     std: tuple[float, ...] | None = HALF
     patch: int = 16
+    grid: tuple[int, int] | None = None
     width: int = 384
     depth: int = 12
     heads: int = 6
@@ -82,6 +85,10 @@ class ViT(ImageEncoder):
                 f"images: got {height} x {width} patches of {self.patch} pixels, expected the "
                 f"{known.shape[1] - 1} that the first call fixed"
             )
+        if (height, width) != tuple(self.grid or (height, height)):
+            expected = f"grid {tuple(self.grid)}" if self.grid else "a square image, or a `grid`"
+            got = f"{height} x {width} patches of {self.patch} pixels"
+            raise ValueError(f"images: got {got}, expected {expected}")
         return self.param("pos_embed", SMALL, shape)
 
 
