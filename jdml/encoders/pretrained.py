@@ -20,7 +20,7 @@ from jdml.encoders.iresnet import IResNet
 from jdml.encoders.layers import stages
 from jdml.encoders.resnet import ResNet
 from jdml.encoders.vit import ViT
-from jdml.encoders.weights import read_weights
+from jdml.encoders.weights import from_tensorflow, model_name, read_weights
 
 Rules = tuple[tuple[str, Any], ...]  # (pattern in a name of ours, what it is in theirs)
 
@@ -90,9 +90,12 @@ def load_timm(source: Any, encoder: nn.Module, variables: Mapping[str, Any]) -> 
     `variables` has it: the neck, and the power of "gem". An IResNet's neck is pretrained too, and
     taken where `dim` and image size are those of the weights and the neck is insightface's.
 
-    Position embeddings of a ViT are interpolated to the image size that `variables` are of. Give
-    the encoder the `mean` and `std` that the weights were trained with: the default is that of
-    timm's default weights; others, as DINO's, may differ.
+    Position embeddings of a ViT are interpolated to the image size that `variables` are of, or to
+    its `grid`; a square number of them is taken as those of a square image. Give the encoder the
+    `mean` and `std` that the weights were trained with: the default is that of timm's default
+    weights; others, as DINO's, may differ. An EfficientNet-Lite0 whose `tensorflow` is not that
+    of the weights is refused, by their names or that of the source, as are ResNets of timm that
+    have these names and other layers between them (resnetaa, resnetblur), by that of the source.
 
     Args:
       source: a file (.safetensors, or a state dict in .pth, .pt, .bin, read without PyTorch); the
@@ -107,7 +110,8 @@ def load_timm(source: Any, encoder: nn.Module, variables: Mapping[str, Any]) -> 
 
     Raises:
       TypeError: an encoder of another kind.
-      ValueError: a layer that is missing, left over or of another shape; the line names it.
+      ValueError: a layer that is missing, left over or of another shape; the line names it. Or
+        weights that were trained under other rules than the encoder's.
       FileNotFoundError: no such file or name; the line says what to put where.
 
     Example:
@@ -134,7 +138,11 @@ def load_timm(source: Any, encoder: nn.Module, variables: Mapping[str, Any]) -> 
     # Of several tables that with most names in the file, so that an error is about few names.
     table = max(tables, key=lambda names: len(weights.keys() & set(names.values())))
     _check(encoder, weights, table, neck)
-    loaded = {ours: _placed(weights[theirs], theirs, flat[ours]) for ours, theirs in table.items()}
+    _check_rules(encoder, source, weights)
+    grid = getattr(encoder, "grid", None)
+    loaded = {
+        ours: _placed(weights[theirs], theirs, flat[ours], grid) for ours, theirs in table.items()
+    }
     if neck:
         loaded |= _insightface_neck(encoder, weights, loaded)
     placed = {ours: jnp.asarray(x, flat[ours].dtype) for ours, x in loaded.items()}
@@ -157,6 +165,7 @@ def pretrained(encoder: nn.Module, source: Any) -> Encoder:
       FileNotFoundError: source: no file no/such/file.pth
     """
     weights = read_weights(source)
+    _check_rules(encoder, source, weights)
     network = linen(encoder)
 
     def init(key: Array, images: Array) -> tuple[Any, Any]:
@@ -202,31 +211,55 @@ def _check(encoder: nn.Module, weights: Mapping[str, Any], table: dict[str, str]
         )
 
 
-def _placed(x: np.ndarray, name: str, ours: Any) -> Any:
+def _check_rules(encoder: nn.Module, source: Any, weights: Mapping[str, Any]):
+    """Networks whose layers have the same names, and which compute something else."""
+    name = model_name(source)
+    if isinstance(encoder, ResNet) and (other := re.match(r"resnet(aa|blur)\d+", name)):
+        raise ValueError(f"source: got {name}, expected a ResNet without the filters of {other[0]}")
+    if not isinstance(encoder, EfficientNetLite0):
+        return
+    flat = "_conv_stem.weight" in weights  # of EfficientNet-PyTorch, which keeps TensorFlow's rules
+    if not encoder.tensorflow and (flat or from_tensorflow(source)):
+        raise ValueError(
+            "source: got weights of TensorFlow's rules, by their names, expected an encoder for "
+            "them: efficientnet_lite0(tensorflow=True)"
+        )
+    if encoder.tensorflow and re.fullmatch(r"efficientnet_lite0(\.ra_in1k)?", name):
+        raise ValueError(
+            f"source: got {name}, of PyTorch's rules, expected an encoder for it: "
+            "efficientnet_lite0(tensorflow=False)"
+        )
+
+
+def _placed(x: np.ndarray, name: str, ours: Any, grid: tuple[int, int] | None) -> Any:
     """An array in the layout that Flax has it in."""
     expected = {2: ours.shape[::-1], 4: ours.shape[-1:-3:-1] + ours.shape[:2]}.get(
         ours.ndim, ours.shape
     )
     if name == "pos_embed" and x.ndim == 3 and x.shape[::2] == ours.shape[::2]:
-        return _resized(x, ours.shape[1])
+        return _resized(x, ours.shape[1], grid)
     if x.shape != expected:
         raise ValueError(f"source: {name} has shape {x.shape}, expected {expected}")
     return x.T if ours.ndim == 2 else x.transpose(2, 3, 1, 0) if ours.ndim == 4 else x
 
 
-def _resized(places: np.ndarray, tokens: int) -> Any:
+def _resized(places: np.ndarray, tokens: int, grid: tuple[int, int] | None) -> Any:
     """Position embeddings [1, 1 + n n, F] of another image size, the class token's as it is."""
-    if places.shape[1] == tokens:
+    count, side = places.shape[1] - 1, math.isqrt(places.shape[1] - 1)
+    high, wide = grid or [math.isqrt(tokens - 1)] * 2
+    if high * wide != tokens - 1:
+        raise ValueError(f"variables: got {tokens - 1} places, expected {high} x {wide}")
+    square = side * side == count
+    if count == tokens - 1 and (high == wide or not square):
         return places
-    old, new = math.isqrt(places.shape[1] - 1), math.isqrt(tokens - 1)
-    if (old * old, new * new) != (places.shape[1] - 1, tokens - 1):
+    if not square:
         raise ValueError(
-            f"source: pos_embed has {places.shape[1] - 1} places, expected {tokens - 1}; "
-            "only from square to square images are they interpolated"
+            f"source: pos_embed has {count} places, expected {tokens - 1}; "
+            "only from square images are they interpolated"
         )
-    grid = places[:, 1:].reshape(1, old, old, -1)
-    grid = jax.image.resize(grid, (1, new, new, grid.shape[-1]), "cubic")
-    return jnp.concatenate([places[:, :1], grid.reshape(1, new * new, -1)], axis=1)
+    known = places[:, 1:].reshape(1, side, side, -1)
+    known = jax.image.resize(known, (1, high, wide, known.shape[-1]), "cubic")
+    return jnp.concatenate([places[:, :1], known.reshape(1, tokens - 1, -1)], axis=1)
 
 
 def _has_neck(encoder: nn.Module, weights: Mapping[str, Any], flat: Mapping[str, Any]) -> bool:

@@ -110,6 +110,45 @@ def find_weights(source: str | os.PathLike[str]) -> pathlib.Path:
     )
 
 
+def model_name(source: Any) -> str:
+    """What a model or package is called, in a name, in the hub's cache or in a file's name.
+
+    Args:
+      source: see `read_weights`.
+
+    Returns:
+      The name, "" for what is no text or path.
+
+    Example:
+      >>> model_name("timm/resnet18.a1_in1k"), model_name("weights/resnetblur50-84f4.pth")
+      ('resnet18.a1_in1k', 'resnetblur50-84f4.pth')
+      >>> model_name("hub/models--timm--tf_efficientnet_lite0.in1k/snapshots/0a/model.safetensors")
+      'tf_efficientnet_lite0.in1k'
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return ""
+    *folders, last = pathlib.PurePath(source).parts or ("",)
+    cached = [name.rpartition("--")[2] for name in folders if name.startswith("models--")]
+    return cached[-1] if cached else last.removeprefix("hf_hub:").removeprefix("hf-hub:")
+
+
+def from_tensorflow(source: Any) -> bool:
+    """Whether the name of a source says that its weights were trained under TensorFlow's rules.
+
+    Args:
+      source: see `read_weights`; no file is opened.
+
+    Returns:
+      True for timm's models of tf_ and the package of EfficientNet-Lite0.
+
+    Example:
+      >>> from_tensorflow("tf_efficientnet_lite0"), from_tensorflow("efficientnet_lite0")
+      (True, False)
+    """
+    name = model_name(source)
+    return name.startswith("tf_") or name.replace("-", "_") in PACKAGES
+
+
 def _hub() -> pathlib.Path:
     """The cache of the Hugging Face hub, by the rules of its own client."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
