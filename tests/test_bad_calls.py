@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from jdml import diagnostics, distances, losses, miners
+from jdml._core.compile import loss as public
+from jdml._core.options import PairOptions
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -101,6 +104,15 @@ def test_numbers_that_a_loss_takes_by_row_are_one_a_row():
     )
     message = r"cosine_margin: got float32\[5\], expected a number, or shape \(6,\)"
     refused(ValueError, message, losses.combined_margin, X, Y, TABLE, cosine_margin=margins[:5])
+
+
+def test_a_loss_without_types_has_the_numbers_that_its_defaults_are():
+    @public(reduction="mean")
+    def reader(embeddings, labels, *, scale=2.0, state=None, **options: Unpack[PairOptions]):
+        return scale * embeddings.sum() + (0.0 if state is None else state.sum())
+
+    assert np.isfinite(reader(X, Y, state=np.ones(6, np.float32)))
+    refused(ValueError, r"scale: got float32\[6\], expected one", reader, X, Y, scale=np.ones(6))
 
 
 TRIPLET = functools.partial(losses.triplet, X, Y)

@@ -195,8 +195,14 @@ def _entrance(fn: Callable, static: tuple[str, ...], per_row: tuple[str, ...]) -
 def _numbers(fn: Callable, static: tuple[str, ...]) -> tuple[str, ...]:
     """The loss's own keywords that are numbers, and neither choices nor arrays."""
     hints = typing.get_type_hints(fn)
-    own = (p for p in inspect.signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY)
-    return tuple(p.name for p in own if p.name not in static and hints[p.name] != Array | None)
+    own = [p for p in inspect.signature(fn).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def is_number(parameter: inspect.Parameter) -> bool:
+        if parameter.name not in hints:  # of a reader who writes no types
+            return isinstance(parameter.default, int | float)
+        return hints[parameter.name] != Array | None
+
+    return tuple(p.name for p in own if p.name not in static and is_number(p))
 
 
 def _check_shapes(
