@@ -272,6 +272,39 @@ def test_any_model_learns_with_any_loss(encoder):
     assert means  # running statistics have moved
 
 
+class FrozenLinen(nn.Module):
+    """One whose batch norm always goes by its running statistics."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(3)(nn.BatchNorm(use_running_average=True)(images.mean((1, 2))))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "moves"),
+    [
+        (encoders.linen(OwnLinen()), True),
+        (encoders.linen(FrozenLinen()), False),
+        (encoders.linen(SMALL["resnet"](3)), False),
+        (encoders.nnx(OwnNNX), True),
+    ],
+    ids=["linen", "frozen linen", "linen that takes where", "nnx"],
+)
+def test_statistics_that_count_missing_rows_are_refused(encoder, moves):
+    """Only where rows are missing, in training, and the norm does not know of them."""
+    images = IMAGES.astype(np.float32) / 255
+    params, state = encoder.init(jax.random.key(0), images)
+    encoder.apply(params, state, images, train=True)
+    apply = jax.jit(functools.partial(encoder.apply, train=True))
+    where = np.array([True, True, True, False])
+    if not moves:
+        apply(params, state, images, where=where)
+        return
+    encoder.apply(params, state, images, where=where)
+    with pytest.raises(ValueError, match=r"^where: got rows that may not exist, expected Own.* to"):
+        apply(params, state, images, where=where)
+
+
 # ---------------------------------------------------------------- bad input
 
 

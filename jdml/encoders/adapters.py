@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jdml._core.options import Array
-from jdml.encoders.encoder import Encoder
+from jdml.encoders.encoder import Encoder, refuse_where
 
 
 def nnx(model: Any) -> Encoder:
@@ -24,8 +24,9 @@ def nnx(model: Any) -> Encoder:
 
     Flax's batch norm is made to span the devices, by the name of the mapped axis, so that
     parameters and running statistics are those of a single device. It does not know of rows that
-    do not exist: with it, take batches that the devices divide, or a norm of one's own that takes
-    `where`, of `encoders.moments`.
+    do not exist: in training a `where` that the model does not take is refused with it. Take
+    batches that the devices divide, or a norm of one's own that takes `where`, of
+    `encoders.moments`.
 
     Args:
       model: a model, whose parameters are the start, such as a pretrained one; or a function
@@ -85,6 +86,8 @@ def nnx(model: Any) -> Encoder:
         # A copy: without it the variables would belong to the trace in which they were made.
         network = flax_nnx.merge(graph, *forms, copy=True)
         network.train() if train else network.eval()
+        if train and where is not None and "where" not in accepted and _counts_rows(network):
+            refuse_where(type(network).__name__)
         _span(network, axis_name)
         _seed(network, jax.random.key(0) if key is None else key)
         named = {"train": train, "where": where, "axis_name": axis_name}
@@ -126,6 +129,15 @@ def _seed(network: Any, key: Array) -> None:
     for i, stream in enumerate(streams):
         stream.key.set_value(jax.random.fold_in(key, i))
         stream.count.set_value(jnp.zeros((), jnp.uint32))
+
+
+def _counts_rows(network: Any) -> bool:
+    """Whether it has a batch norm that goes by the batch."""
+    from flax import nnx as flax_nnx
+
+    norms = (node for _, node in flax_nnx.iter_graph(network))
+    norms = (node for node in norms if isinstance(node, flax_nnx.BatchNorm))
+    return any(not norm.use_running_average for norm in norms)
 
 
 def _span(network: Any, axis_name: Any) -> None:

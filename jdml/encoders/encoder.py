@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import flax.linen as nn
+import jax
 
 from jdml._core.options import Array
 
@@ -32,11 +33,16 @@ def linen(module: nn.Module) -> Encoder:
     The module is called with those of `train`, `where` and `axis_name` that its `__call__` takes.
     Every collection beside "params" is state, rewritten only in training.
 
+    Flax's own batch norm knows neither of rows that do not exist nor, without its `axis_name`, of
+    other devices. `encoders.BatchNorm` does, in a module that takes `where` and `axis_name` and
+    passes them on; without it, take batches that need not be filled up.
+
     Args:
       module: maps images to embeddings.
 
     Returns:
-      The pair of functions.
+      The pair of functions. In training `apply` raises a ValueError for a `where` that the module
+      does not take if "batch_stats" moved, as they would count rows that do not exist.
 
     Example:
       >>> import jax
@@ -73,9 +79,31 @@ def linen(module: nn.Module) -> Encoder:
             mutable=sorted(state) if train else [],
             rngs=None if key is None else {"dropout": key},
         )
+        if where is not None and "where" not in accepted:
+            old, new = (jax.tree.leaves(x.get("batch_stats")) for x in (state, changed))
+            # What a call leaves alone comes back as the very same array: frozen statistics.
+            if any(a is not b for a, b in zip(old, new)):
+                refuse_where(type(module).__name__)
         return embeddings, {**state, **changed}
 
     return Encoder(init, apply)
+
+
+def refuse_where(name: str) -> NoReturn:
+    """Says that the batch norm of a network would count rows that do not exist.
+
+    Raises:
+      ValueError: always.
+
+    Example:
+      >>> refuse_where("Network")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      ValueError: where: got rows that may not exist, expected Network to take `where`, ...
+    """
+    raise ValueError(
+        f"where: got rows that may not exist, expected {name} to take `where`, since its batch "
+        "norm counts every row (encoders.BatchNorm leaves them out), or a batch of whole shares"
+    )
 
 
 def as_encoder(encoder: Any) -> Encoder:

@@ -10,7 +10,9 @@
 
 The loss is the global one, of the batch of all devices, so the gradients of replicated parameters
 are averaged over the devices (`pmean`), in every wrapping. After any number of steps the
-parameters are those of a single device.
+parameters are those of a single device, with encoders whose batch norm spans the devices and
+leaves out rows that do not exist, as `encoders.BatchNorm` and so all of `jdml.encoders` do. Flax's
+own normalises by each device's rows, and is refused where a batch is filled up.
 """
 
 from jdml.training.devices import Parallel, fill_up, parallel, parallel_eval
