@@ -119,8 +119,9 @@ def optimizer(
       clip_norm: largest norm of the gradient; None does not clip.
       trunk_multiplier: what is no neck learns at this times the encoder's rate.
       table_multiplier: the objective's parameters learn at this times the encoder's rate.
-      freeze_trunk_steps: the trunk stays as it is for the first steps; its optimizer starts
-        afterwards.
+      freeze_trunk_steps: the trunk's parameters stay as they are for the first steps; its
+        optimizer starts afterwards. Running statistics of its batch norms are no parameters and
+        move from the first step, unless the encoder has `frozen_norm`.
       lazy_tables: class rows without a gradient stay as they are, `objectives.lazy_rows`.
 
     Returns:
