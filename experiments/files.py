@@ -18,9 +18,9 @@ _LOCK = ".lock"
 
 
 class Held:
-    """A folder that no other process gets while this lives; the system gives it back at the end.
+    """A folder that no other run gets until this is closed; the system closes it at the end.
 
-    Where the system has no such locks, it is held by nothing but its name.
+    Where the system has no such locks, a folder is held by nothing but its name.
 
     Args:
       folder: that exists.
@@ -30,18 +30,38 @@ class Held:
     """
 
     def __init__(self, folder: pathlib.Path):
-        self._file = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
+        self._path = folder / _LOCK
+        self._file = os.open(self._path, os.O_CREAT | os.O_RDWR)
         try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file, self._path)
         except BlockingIOError:
+            os.close(self._file)
+            self._file = -1
             raise
-        except (ImportError, OSError):  # Windows, and some network file systems
-            pass
+
+    def close(self) -> None:
+        """Gives the folder back."""
+        if self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
 
     def __del__(self) -> None:
-        os.close(self._file)
+        self.close()
+
+
+def _lock(file: int, path: pathlib.Path) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):  # Windows, and some network file systems
+        return
+    # Who had it may have removed the file since it was opened: the next one makes another.
+    if not path.exists() or not os.path.samestat(os.fstat(file), path.stat()):
+        raise BlockingIOError
 
 
 def choose_folder(settings: Settings, resume: bool) -> pathlib.Path:

@@ -139,7 +139,5 @@ def _check_loss(settings: Settings) -> None:
     rising = list(widths) == sorted(set(widths)) and min(widths, default=1) > 0
     fits = rising and max(widths, default=1) <= settings.dim
     expect("matryoshka", widths, fits, f"rising widths of 1 to dim {settings.dim}")
-    free = bool(settings.weights) or not settings.frozen_norm
-    expect("frozen_norm", True, free, "weights, whose batch norm it is")
     both = bool(settings.miner) and "miner" in settings.loss_options
     expect("miner", repr(settings.miner), not both, "nothing, as loss_options has one")

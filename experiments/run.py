@@ -40,7 +40,7 @@ class Run(NamedTuple):
     parts: Parts
     pairs: datasets.Pairs | None  # to verify
     started: float  # seconds of `time.perf_counter`
-    held: Held | None  # the folder, on the first process
+    held: Held | None  # the folder, on the first process; until it is trained
 
 
 class Parts(NamedTuple):
@@ -277,6 +277,11 @@ def train(run: Run) -> dict[str, Any]:
     Returns:
       What `metrics.json` holds; nothing on other processes than the first, which writes.
     """
+    with contextlib.nullcontext() if run.held is None else contextlib.closing(run.held):
+        return _trained(run)
+
+
+def _trained(run: Run) -> dict[str, Any]:
     settings, folder, data, parts = run.settings, run.folder, run.data, run.parts
     if first():  # before all else: it makes the folder that of a run
         write_json(folder / "config.json", settings.as_json())

@@ -23,7 +23,8 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     for resume, words in ((True, "another process is writing to"), (False, "holds a run")):
         with pytest.raises(ValueError, match=f"name: got .*mine, which {words}"):
             files.claim(asked(tmp_path, "mine"), resume)
-    del held
+    held.close()
+    assert [path.name for path in named.iterdir()] == ["config.json"]
     assert files.claim(asked(tmp_path, "mine"), True)[0] == named
 
 

@@ -212,8 +212,9 @@ def stream_pairs(*, bins: int = 2000, low: float = -1.0, high: float = 1.0) -> S
       >>> edges, same, other = stream.compute(state)
       >>> same, other
       (array([0, 1]), array([1, 1]))
+      >>> from jdml import metrics
       >>> kinds = np.repeat([True, False], 2)
-      >>> curve = verification.roc(np.tile(edges[:-1], 2), kinds, weights=np.append(same, other))
+      >>> curve = metrics.roc(np.tile(edges[:-1], 2), kinds, weights=np.append(same, other))
       >>> curve.thresholds, curve.far, curve.tar
       (array([inf, 0.5, 0. ]), array([0. , 0.5, 1. ]), array([0., 1., 1.]))
     """
